@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ranks. A struct comm is the group that works together: MPI_COMM_WORLD of a program started by mpirun or srun, or the one
+ * process of a program started alone. Everything that crosses ranks goes through this header; only checkpoint/ and embed's
+ * output, which write HDF5 in parallel, ask for the MPI communicator itself. An MPI error prints host, rank and operation and
+ * aborts the job, so that peers never hang. */
+#ifndef ASTROMER_COMM_COMM_H
+#define ASTROMER_COMM_COMM_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+#include <mpi.h>
+
+#include "base/error.h"
+
+struct comm;
+
+/* Initialises MPI (thread level serialized or more) and returns the world. Collective over all processes. Ends with comm_end. */
+struct comm *comm_begin(int *argc, char ***argv);
+/* Finalises MPI. Collective. */
+void comm_end(struct comm *comm);
+
+int comm_rank(const struct comm *comm);
+int comm_size(const struct comm *comm);
+int comm_local_rank(const struct comm *comm); /* index of this rank on its node */
+int comm_local_size(const struct comm *comm); /* ranks on this node */
+MPI_Comm comm_mpi(const struct comm *comm);
+
+/* Collective. If any rank's error is set, every rank's error becomes that of the lowest failing rank, and its status is
+ * returned on every rank; else STATUS_OK. Call it wherever one rank may have failed before a collective step. */
+int comm_agree(struct comm *comm, struct error *error);
+
+/* Collective, blocking, in place; the result is the same on every rank and, for one rank count, the same in every run. */
+void comm_sum_double(struct comm *comm, double *values, int count);
+void comm_sum_int64(struct comm *comm, int64_t *values, int count);
+void comm_max_double(struct comm *comm, double *values, int count);
+void comm_max_int64(struct comm *comm, int64_t *values, int count);
+void comm_broadcast(struct comm *comm, void *data, size_t bytes, int root);
+void comm_barrier(struct comm *comm);
+/* Exclusive prefix sum over the ranks of one number: rank r gets the sum of the values of ranks 0 .. r-1. Collective. */
+int64_t comm_prefix_int64(struct comm *comm, int64_t value);
+
+/* Gradient all-reduce, in place, split: _begin starts the sum of one bucket (collective; every rank begins the same buckets in
+ * the same order; `values` must stay untouched until _end), _progress lets started sums move on without waiting (call it between
+ * operations of the backward pass), _end waits for all started ones and returns the seconds it waited. At most 256 buckets. */
+void comm_reduce_begin(struct comm *comm, float *values, int64_t count);
+void comm_reduce_progress(struct comm *comm);
+double comm_reduce_end(struct comm *comm);
+
+#endif

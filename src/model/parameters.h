@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parameters: one flat buffer and one table that names its parts. Offsets, HDF5 names, gradients' names, initialisers and
+ * tests all come from the table. Inside a block the weights of query, key, value and leak1 stand side by side as one matrix of
+ * D x 3 D (4 D with the leak), those of ffn1 and leak2 as one of D x F (F + D): a tensor is therefore a view with a row stride,
+ * and the products of all of them with the same input are one product. Biases and norms are contiguous. */
+#ifndef ASTROMER_MODEL_PARAMETERS_H
+#define ASTROMER_MODEL_PARAMETERS_H
+
+#include <stdint.h>
+
+#include "base/config.h"
+
+enum { PARAMETER_NAME_BYTES = 48 };
+enum initialiser { INITIALISE_ZERO, INITIALISE_ONE, INITIALISE_GLOROT };
+
+struct parameter {
+    char name[PARAMETER_NAME_BYTES]; /* "block0.query.weight" */
+    int rank;            /* 1: a vector of `columns`; 2: rows x columns */
+    int rows, columns;   /* rows 1 for a vector */
+    int64_t offset;      /* of element (0, 0) in the flat buffer */
+    int64_t row_stride;  /* elements from one row to the next */
+    int initialiser;     /* enum initialiser */
+    int fan_in, fan_out; /* of INITIALISE_GLOROT */
+};
+
+struct parameter_table {
+    struct model_config model;
+    int count;
+    struct parameter *parameter; /* in the order of the forward pass */
+    int64_t total;               /* N, elements of the flat buffer; every element belongs to exactly one parameter */
+};
+
+/* The table of a model. Owned by the caller. Not collective. */
+struct parameter_table *parameter_table_new(const struct model_config *model);
+void parameter_table_free(struct parameter_table *table);
+/* The parameter with that name, or NULL. */
+const struct parameter *parameter_find(const struct parameter_table *table, const char *name);
+
+/* Fills `values` (N): Glorot uniform weights, zero biases, LayerNorm gain 1, token 0; a function of the seed alone. */
+void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed);
+
+/* Copies one tensor between the flat buffer and dense row-major memory (rows x columns). */
+void parameter_gather(const struct parameter *parameter, const float *flat, float *dense);
+void parameter_scatter(const struct parameter *parameter, const float *dense, float *flat);
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The order of an epoch. Each shard permutes its curves from (seed, epoch, shard). Position p of the epoch counts the items in
+ * the order item 0 of shard 0, 1, .., S-1, item 1 of shard 0, .. leaving out shards that have run out. */
+#ifndef ASTROMER_SURVEY_ORDER_H
+#define ASTROMER_SURVEY_ORDER_H
+
+#include <stdint.h>
+
+struct order;
+/* From the curves each shard has (S numbers, copied). Not collective. */
+struct order *order_new(const int64_t *count, int shards);
+void order_free(struct order *order);
+int64_t order_total(const struct order *order);
+/* The shard and the item within it at a position 0 .. total-1. O(log S) per call. */
+void order_at(const struct order *order, int64_t position, int *shard, int64_t *item);
+/* permutation[count] of 0 .. count-1 for one shard: Fisher-Yates with random_below(RANDOM_SHARD_ORDER). */
+void order_permutation(int64_t *permutation, int64_t count, uint64_t seed, uint32_t epoch, int shard);
+
+#endif

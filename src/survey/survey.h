@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A survey as a group of ranks sees it: S shards, rank r of R owns those with s mod R = r. A light curve's index in the survey
+ * is the number of curves in the shards before its own plus its place in the shard, so it depends on nothing but the files. */
+#ifndef ASTROMER_SURVEY_SURVEY_H
+#define ASTROMER_SURVEY_SURVEY_H
+
+#include "comm/comm.h"
+#include "survey/shard.h"
+
+struct survey {
+    char *path;
+    struct survey_identity identity;
+    int shards;             /* S */
+    int rank, ranks;
+    int64_t *count;         /* S: light curves of every shard */
+    int64_t *first_curve;   /* S + 1: survey index of each shard's first curve; [S] = light curves in all */
+    int64_t observations;   /* in all */
+    struct shard *shard;    /* S; opened only where s mod ranks == rank */
+};
+
+/* Opens the shards this rank owns and checks that all S are there, whole and of one survey. They become resident when the
+ * rank's shards fit in memory_bytes. Collective over comm; a failure on any rank is returned on all. More ranks than shards is
+ * STATUS_USAGE. */
+int survey_open(struct survey *survey, const char *path, struct comm *comm, int64_t memory_bytes, struct error *error);
+void survey_close(struct survey *survey);
+bool survey_owns(const struct survey *survey, int shard);
+
+/* Part of a survey's curves. `share` of the curves (by a hash of the id, so the same stars whatever the survey's layout) are
+ * the validation part. */
+enum part { PART_ALL, PART_TRAINING, PART_VALIDATION };
+struct selection {
+    const struct survey *survey;
+    int64_t *count;      /* S: selected curves of every shard, all shards */
+    int32_t **curve;     /* S: for owned shards, places of the selected curves in the shard, ascending; else NULL */
+    int64_t total;
+};
+/* Collective over comm (counts of every shard are shared). */
+int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part, double share,
+                  struct error *error);
+void selection_release(struct selection *selection);
+/* In [0, 1): FNV-1a 64 of the id's bytes, finalised by the SplitMix64 mixer, times 2^-64. */
+double id_hash(const char *id);
+
+#endif
