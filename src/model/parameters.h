@@ -28,7 +28,9 @@ struct parameter_table {
     struct model_config model;
     int count;
     struct parameter *parameter; /* in the order of the forward pass */
-    int64_t total;               /* N, elements of the flat buffer; every element belongs to exactly one parameter */
+    int64_t total;               /* N, elements of the flat buffer; where parts are aligned, filling elements stay zero */
+    int64_t trainable;           /* elements that belong to a parameter */
+    int64_t *block_offset;       /* blocks + 2: where each block's part begins; [blocks] the readout's, [blocks + 1] = N */
 };
 
 /* The table of a model. Owned by the caller. Not collective. */
@@ -39,6 +41,19 @@ const struct parameter *parameter_find(const struct parameter_table *table, cons
 
 /* Fills `values` (N): Glorot uniform weights, zero biases, LayerNorm gain 1, token 0; a function of the seed alone. */
 void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed);
+
+/* The views that make one product of several: offset and width of a block's side-by-side matrix and bias. */
+struct block_view {
+    int64_t in_weight, in_bias;   /* D x in_columns: query, key, value (, leak1) */
+    int in_columns;
+    int64_t merge_weight, merge_bias, norm1_gain, norm1_bias;
+    int64_t ffn_weight, ffn_bias; /* D x ffn_columns: ffn1 (, leak2) */
+    int ffn_columns;
+    int64_t ffn2_weight, ffn2_bias, norm2_gain, norm2_bias;
+};
+struct block_view parameter_block(const struct parameter_table *table, int block);
+/* The offset of a tensor that must exist. */
+int64_t parameter_offset(const struct parameter_table *table, const char *name);
 
 /* Copies one tensor between the flat buffer and dense row-major memory (rows x columns). */
 void parameter_gather(const struct parameter *parameter, const float *flat, float *dense);

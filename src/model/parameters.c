@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parameter table, made once from the shape of the network. Groups of tensors that share their input are laid side by side;
+ * every group starts on a 128-byte boundary so that a device can read it in wide words. */
+#include "model/parameters.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+
+enum { ALIGN_ELEMENTS = 32, PER_BLOCK = 20, OUTSIDE_BLOCKS = 7 };
+
+/* The next free entry, named like printf says. */
+static struct parameter *add(struct parameter_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static struct parameter *add(struct parameter_table *table, const char *format, ...)
+{
+    struct parameter *parameter = &table->parameter[table->count++];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(parameter->name, sizeof parameter->name, format, arguments);
+    va_end(arguments);
+    return parameter;
+}
+
+static void align(struct parameter_table *table)
+{
+    table->total = (table->total + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+}
+
+static void add_vector(struct parameter_table *table, const char *prefix, const char *name, int columns, int initialiser)
+{
+    struct parameter *p = add(table, "%s%s", prefix, name);
+    p->rank = 1, p->rows = 1, p->columns = columns;
+    p->offset = table->total, p->row_stride = columns;
+    p->initialiser = initialiser, p->fan_in = 1, p->fan_out = columns;
+    table->total += columns;
+    table->trainable += columns;
+}
+
+/* `count` matrices rows x columns[i] side by side, then their biases end to end. */
+static void add_side_by_side(struct parameter_table *table, const char *prefix, int count, const char *const *names, int rows,
+                             const int *columns)
+{
+    int stride = 0, before = 0;
+    for (int i = 0; i < count; i++) stride += columns[i];
+    align(table);
+    for (int i = 0; i < count; i++) {
+        struct parameter *p = add(table, "%s%s.weight", prefix, names[i]);
+        p->rank = 2, p->rows = rows, p->columns = columns[i];
+        p->offset = table->total + before, p->row_stride = stride;
+        p->initialiser = INITIALISE_GLOROT, p->fan_in = rows, p->fan_out = columns[i];
+        before += columns[i];
+        table->trainable += (int64_t)rows * columns[i];
+    }
+    table->total += (int64_t)rows * stride;
+    align(table);
+    for (int i = 0; i < count; i++) {
+        char name[PARAMETER_NAME_BYTES];
+        snprintf(name, sizeof name, "%s.bias", names[i]);
+        add_vector(table, prefix, name, columns[i], INITIALISE_ZERO);
+    }
+}
+
+static void add_norm(struct parameter_table *table, const char *prefix, const char *name, int width)
+{
+    char part[PARAMETER_NAME_BYTES];
+    align(table);
+    snprintf(part, sizeof part, "%s.gain", name);
+    add_vector(table, prefix, part, width, INITIALISE_ONE);
+    align(table);
+    snprintf(part, sizeof part, "%s.bias", name);
+    add_vector(table, prefix, part, width, INITIALISE_ZERO);
+}
+
+static void add_block(struct parameter_table *table, int block)
+{
+    const struct model_config *model = &table->model;
+    char prefix[24];
+    int D = model->width, F = model->ffn;
+    snprintf(prefix, sizeof prefix, "block%d.", block);
+    add_side_by_side(table, prefix, model->leak ? 4 : 3, (const char *const[]){"query", "key", "value", "leak1"}, D,
+                     (const int[]){D, D, D, D});
+    add_side_by_side(table, prefix, 1, (const char *const[]){"merge"}, D, &D);
+    add_norm(table, prefix, "norm1", D);
+    add_side_by_side(table, prefix, model->leak ? 2 : 1, (const char *const[]){"ffn1", "leak2"}, D, (const int[]){F, D});
+    add_side_by_side(table, prefix, 1, (const char *const[]){"ffn2"}, F, &D);
+    add_norm(table, prefix, "norm2", D);
+}
+
+struct parameter_table *parameter_table_new(const struct model_config *model)
+{
+    struct parameter_table *table = memory_zeroed(1, sizeof *table, "the parameter table");
+    int entries = OUTSIDE_BLOCKS + PER_BLOCK * model->blocks, D = model->width;
+    table->model = *model;
+    table->parameter = memory_zeroed((size_t)entries, sizeof *table->parameter, "the parameter table");
+    table->block_offset = memory_zeroed((size_t)model->blocks + 2, sizeof *table->block_offset, "the parameter table");
+    if (model->token) add_vector(table, "", "token", 1, INITIALISE_ZERO);
+    align(table);
+    add_vector(table, "", "embed.weight", D, INITIALISE_GLOROT);
+    align(table);
+    add_vector(table, "", "embed.bias", D, INITIALISE_ZERO);
+    for (int block = 0; block < model->blocks; block++) {
+        align(table);
+        table->block_offset[block] = table->total;
+        add_block(table, block);
+    }
+    align(table);
+    table->block_offset[model->blocks] = table->total;
+    add_norm(table, "", "readout.norm", D);
+    align(table);
+    add_vector(table, "", "readout.weight", D, INITIALISE_GLOROT);
+    table->parameter[table->count - 1].fan_in = D;
+    table->parameter[table->count - 1].fan_out = 1;
+    align(table);
+    add_vector(table, "", "readout.bias", 1, INITIALISE_ZERO);
+    align(table);
+    table->block_offset[model->blocks + 1] = table->total;
+    CHECK(table->count <= entries, "%d parameters in a table of %d", table->count, entries);
+    return table;
+}
+
+void parameter_table_free(struct parameter_table *table)
+{
+    if (!table) return;
+    memory_free(table->block_offset);
+    memory_free(table->parameter);
+    memory_free(table);
+}
+
+const struct parameter *parameter_find(const struct parameter_table *table, const char *name)
+{
+    for (int i = 0; i < table->count; i++)
+        if (!strcmp(table->parameter[i].name, name)) return &table->parameter[i];
+    return NULL;
+}
+
+int64_t parameter_offset(const struct parameter_table *table, const char *name)
+{
+    const struct parameter *parameter = parameter_find(table, name);
+    CHECK(parameter, "no parameter %s in the table", name);
+    return parameter->offset;
+}
+
+static int64_t block_offset_of(const struct parameter_table *table, int block, const char *name)
+{
+    char full[PARAMETER_NAME_BYTES];
+    snprintf(full, sizeof full, "block%d.%s", block, name);
+    return parameter_offset(table, full);
+}
+
+struct block_view parameter_block(const struct parameter_table *table, int block)
+{
+    int leak = table->model.leak ? table->model.width : 0;
+    return (struct block_view){
+        .in_weight = block_offset_of(table, block, "query.weight"),
+        .in_bias = block_offset_of(table, block, "query.bias"),
+        .in_columns = 3 * table->model.width + leak,
+        .merge_weight = block_offset_of(table, block, "merge.weight"),
+        .merge_bias = block_offset_of(table, block, "merge.bias"),
+        .norm1_gain = block_offset_of(table, block, "norm1.gain"),
+        .norm1_bias = block_offset_of(table, block, "norm1.bias"),
+        .ffn_weight = block_offset_of(table, block, "ffn1.weight"),
+        .ffn_bias = block_offset_of(table, block, "ffn1.bias"),
+        .ffn_columns = table->model.ffn + leak,
+        .ffn2_weight = block_offset_of(table, block, "ffn2.weight"),
+        .ffn2_bias = block_offset_of(table, block, "ffn2.bias"),
+        .norm2_gain = block_offset_of(table, block, "norm2.gain"),
+        .norm2_bias = block_offset_of(table, block, "norm2.bias"),
+    };
+}
+
+static float initial_value(const struct parameter *parameter, uint64_t seed, int tensor, uint32_t element)
+{
+    if (parameter->initialiser == INITIALISE_ONE) return 1;
+    if (parameter->initialiser == INITIALISE_ZERO) return 0;
+    float limit = sqrtf(6.0f / (float)(parameter->fan_in + parameter->fan_out));
+    return limit * (2 * random_uniform(random_u32(seed, RANDOM_INITIALISE, 0, (uint64_t)tensor, element)) - 1);
+}
+
+void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed)
+{
+    memset(values, 0, (size_t)table->total * sizeof *values);
+    for (int i = 0; i < table->count; i++) {
+        const struct parameter *p = &table->parameter[i];
+        for (int row = 0; row < p->rows; row++)
+            for (int column = 0; column < p->columns; column++)
+                values[p->offset + row * p->row_stride + column] =
+                    initial_value(p, seed, i, (uint32_t)row * (uint32_t)p->columns + (uint32_t)column);
+    }
+}
+
+void parameter_gather(const struct parameter *parameter, const float *flat, float *dense)
+{
+    for (int row = 0; row < parameter->rows; row++)
+        memcpy(dense + (size_t)row * (size_t)parameter->columns, flat + parameter->offset + row * parameter->row_stride,
+               (size_t)parameter->columns * sizeof *dense);
+}
+
+void parameter_scatter(const struct parameter *parameter, const float *dense, float *flat)
+{
+    for (int row = 0; row < parameter->rows; row++)
+        memcpy(flat + parameter->offset + row * parameter->row_stride, dense + (size_t)row * (size_t)parameter->columns,
+               (size_t)parameter->columns * sizeof *dense);
+}
