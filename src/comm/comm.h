@@ -21,6 +21,11 @@ struct comm *comm_begin(int *argc, char ***argv);
 /* Finalises MPI. Collective. */
 void comm_end(struct comm *comm);
 
+/* The group of the ranks that give the same `group` >= 0, in the order of their ranks; NULL for a rank that gives a negative
+ * one. Collective over comm. Freed by comm_free (collective over the new group; NULL is fine) before comm_end. */
+struct comm *comm_split(struct comm *comm, int group);
+void comm_free(struct comm *comm);
+
 int comm_rank(const struct comm *comm);
 int comm_size(const struct comm *comm);
 int comm_local_rank(const struct comm *comm); /* index of this rank on its node */
