@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From the command line to the exit status: finds the command, starts MPI for those that work, and prints an error's one line
+ * from one rank. */
+#include "commands/commands.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands/help.h"
+#include "commands/options.h"
+
+static void report(const struct error *error)
+{
+    if (error->status) fprintf(stderr, "astromer: %s\n", error->message);
+}
+
+/* What was printed must have arrived: a full disk or a closed pipe is a failure like any other. */
+static void flush_output(struct error *error)
+{
+    if (fflush(stdout) || ferror(stdout)) error_set(error, STATUS_FAILED, "cannot write standard output: %s", strerror(errno));
+}
+
+/* Help and version: one process, no MPI, so that they work on a login node without a working launcher. */
+static int run_alone(const struct command *command, int argc, char **argv)
+{
+    struct error error = {0};
+    command->run(NULL, argc, argv, &error);
+    flush_output(&error);
+    report(&error);
+    return error.status;
+}
+
+static int run_ranks(const struct command *command, int argc, char **argv)
+{
+    struct error error = {0};
+    struct comm *comm = comm_begin(&argc, &argv);
+    if (command)
+        command->run(comm, argc - 1, argv + 1, &error);
+    else
+        command_unknown(argv[1], &error);
+    flush_output(&error);
+    comm_agree(comm, &error);
+    if (comm_rank(comm) == 0) report(&error);
+    comm_end(comm);
+    return error.status;
+}
+
+int commands_main(int argc, char **argv)
+{
+    if (argc < 2) {
+        help_overview(stderr);
+        return STATUS_USAGE;
+    }
+    static const struct command help = {"help", command_help, NULL}, version = {"--version", command_version, NULL};
+    const char *name = argv[1];
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return run_alone(&help, argc - 1, argv + 1);
+    if (strcmp(name, "--version") == 0) return run_alone(&version, argc - 1, argv + 1);
+    const struct command *command = command_find(name);
+    if (command && options_ask_help(argc - 1, argv + 1)) return run_alone(command, argc - 1, argv + 1);
+    return run_ranks(command, argc, argv);
+}

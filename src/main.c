@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The table of the subcommands, in the order in which a user meets them. */
+#include <stddef.h>
+
+#include "commands/commands.h"
+
+const struct command command_table[] = {
+    {"help", command_help, "this overview, a command's options, the keys of a config"},
+    {NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+    return commands_main(argc, argv);
+}
