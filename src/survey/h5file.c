@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * HDF5 for shards. Reading trusts nothing: every size is checked before memory is taken for it, because a damaged file may say
+ * anything. */
+#include "survey/h5file.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <zlib.h>
+
+#include "base/memory.h"
+
+/* Deflate packs at most about 1032 to 1: more data than this factor times the file is a lie. */
+enum { LARGEST_COMPRESSION = 1100 };
+
+void h5_quiet_begin(struct h5_quiet *quiet)
+{
+    H5Eget_auto2(H5E_DEFAULT, &quiet->print, &quiet->data);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+void h5_quiet_end(const struct h5_quiet *quiet)
+{
+    H5Eset_auto2(H5E_DEFAULT, quiet->print, quiet->data);
+}
+
+/* H5Ewalk2 upward starts with the innermost call: keep that one's description. */
+static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *data)
+{
+    if (depth == 0 && entry->desc) snprintf(data, 256, "%s", entry->desc);
+    return 0;
+}
+
+int h5_failed(struct error *error, const char *path, const char *format, ...)
+{
+    char what[512], reason[256] = "";
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
+    H5Eclear2(H5E_DEFAULT);
+    if (reason[0]) return error_set(error, STATUS_FAILED, "%s: %s (HDF5: %s)", path, what, reason);
+    return error_set(error, STATUS_FAILED, "%s: %s", path, what);
+}
+
+uint32_t h5_crc(uint32_t crc, const void *data, size_t bytes)
+{
+    return (uint32_t)crc32_z(crc, data, bytes);
+}
+
+/* A stored string without its padding, as a C string in `out` (bytes + 1 long). */
+static void unpad(char *out, const char *stored, size_t bytes, H5T_str_t padding)
+{
+    size_t length = strnlen(stored, bytes);
+    while (padding == H5T_STR_SPACEPAD && length > 0 && stored[length - 1] == ' ') length--;
+    memcpy(out, stored, length);
+    out[length] = 0;
+}
+
+/* The strings of an attribute of any string type as separate copies. */
+static int attribute_strings(hid_t attribute, hid_t type, int64_t count, char **texts)
+{
+    if (H5Tis_variable_str(type) > 0) {
+        hid_t space = H5Aget_space(attribute);
+        char **stored = memory_zeroed((size_t)count, sizeof *stored, "an attribute");
+        herr_t status = H5Aread(attribute, type, stored);
+        for (int64_t i = 0; status >= 0 && i < count; i++) texts[i] = memory_string(stored[i] ? stored[i] : "");
+        if (status >= 0) H5Dvlen_reclaim(type, space, H5P_DEFAULT, stored);
+        memory_free(stored);
+        H5Sclose(space);
+        return status < 0 ? -1 : 0;
+    }
+    size_t bytes = H5Tget_size(type);
+    char *stored = memory_zeroed((size_t)count, bytes, "an attribute");
+    herr_t status = H5Aread(attribute, type, stored);
+    for (int64_t i = 0; status >= 0 && i < count; i++) {
+        texts[i] = memory_new(bytes + 1, 1, "an attribute");
+        unpad(texts[i], stored + (size_t)i * bytes, bytes, H5Tget_strpad(type));
+    }
+    memory_free(stored);
+    return status < 0 ? -1 : 0;
+}
+
+/* Opens an attribute and tells its type and element count. Absent: *attribute stays negative and 0 is returned. */
+static int attribute_open(hid_t object, const char *name, hid_t *attribute, hid_t *type, int64_t *count)
+{
+    *attribute = *type = H5I_INVALID_HID;
+    htri_t exists = H5Aexists(object, name);
+    if (exists <= 0) return exists < 0 ? -1 : 0;
+    *attribute = H5Aopen(object, name, H5P_DEFAULT);
+    if (*attribute < 0) return -1;
+    *type = H5Aget_type(*attribute);
+    hid_t space = H5Aget_space(*attribute);
+    *count = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
+    if (space >= 0) H5Sclose(space);
+    return *type < 0 || *count < 0 ? -1 : 0;
+}
+
+static void attribute_close(hid_t attribute, hid_t type)
+{
+    if (type >= 0) H5Tclose(type);
+    if (attribute >= 0) H5Aclose(attribute);
+}
+
+int h5_texts_get(hid_t object, const char *path, const char *name, int *count, char ***texts, struct error *error)
+{
+    hid_t attribute, type;
+    int64_t n = 0;
+    *count = 0;
+    *texts = NULL;
+    if (attribute_open(object, name, &attribute, &type, &n)) {
+        h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
+    } else if (attribute >= 0 && n > 0 && (H5Tget_class(type) != H5T_STRING || n > INT32_MAX)) {
+        error_set(error, STATUS_FAILED, "%s: attribute %s is not text", path, name);
+    } else if (attribute >= 0 && n > 0) {
+        *texts = memory_zeroed((size_t)n, sizeof **texts, "an attribute");
+        *count = (int)n;
+        if (attribute_strings(attribute, type, n, *texts))
+            h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
+    }
+    attribute_close(attribute, type);
+    if (!error->status) return STATUS_OK;
+    for (int i = 0; i < *count; i++) memory_free((*texts)[i]);
+    memory_free(*texts);
+    *count = 0;
+    *texts = NULL;
+    return error->status;
+}
+
+int h5_text_get(hid_t object, const char *path, const char *name, bool optional, char **text, struct error *error)
+{
+    int count;
+    char **texts;
+    *text = NULL;
+    if (h5_texts_get(object, path, name, &count, &texts, error)) return error->status;
+    if (count > 0) *text = texts[0];
+    for (int i = 1; i < count; i++) memory_free(texts[i]);
+    memory_free(texts);
+    if (count == 0 && !optional) return error_set(error, STATUS_FAILED, "%s: attribute %s is missing", path, name);
+    return STATUS_OK;
+}
+
+int h5_integer_get(hid_t object, const char *path, const char *name, int64_t *value, struct error *error)
+{
+    hid_t attribute, type;
+    int64_t count = 0;
+    if (attribute_open(object, name, &attribute, &type, &count)) {
+        h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
+    } else if (attribute < 0) {
+        error_set(error, STATUS_FAILED, "%s: attribute %s is missing", path, name);
+    } else if (H5Tget_class(type) != H5T_INTEGER || count != 1) {
+        error_set(error, STATUS_FAILED, "%s: attribute %s is not one integer", path, name);
+    } else if (H5Aread(attribute, H5T_NATIVE_INT64, value) < 0) {
+        h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
+    }
+    attribute_close(attribute, type);
+    return error->status;
+}
+
+static hid_t string_type(size_t bytes)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, bytes ? bytes : 1);
+    H5Tset_strpad(type, H5T_STR_NULLPAD);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    return type;
+}
+
+static herr_t attribute_put(hid_t object, const char *name, hid_t type, hid_t space, const void *values)
+{
+    hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    herr_t status = attribute < 0 ? -1 : H5Awrite(attribute, type, values);
+    if (attribute >= 0 && H5Aclose(attribute) < 0) status = -1;
+    H5Sclose(space);
+    return status;
+}
+
+herr_t h5_text_put(hid_t object, const char *name, const char *text)
+{
+    hid_t type = string_type(strlen(text));
+    herr_t status = attribute_put(object, name, type, H5Screate(H5S_SCALAR), text);
+    H5Tclose(type);
+    return status;
+}
+
+herr_t h5_texts_put(hid_t object, const char *name, int count, char *const *texts)
+{
+    size_t bytes = 1;
+    for (int i = 0; i < count; i++) bytes = strlen(texts[i]) > bytes ? strlen(texts[i]) : bytes;
+    char *stored = memory_zeroed((size_t)count, bytes, "an attribute");
+    for (int i = 0; i < count; i++) memcpy(stored + (size_t)i * bytes, texts[i], strlen(texts[i]));
+    hid_t type = string_type(bytes);
+    hsize_t dimension = (hsize_t)count;
+    herr_t status = attribute_put(object, name, type, H5Screate_simple(1, &dimension, NULL), stored);
+    H5Tclose(type);
+    memory_free(stored);
+    return status;
+}
+
+herr_t h5_integer_put(hid_t object, const char *name, hid_t type, int64_t value)
+{
+    hid_t attribute = -1, space = H5Screate(H5S_SCALAR);
+    attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    herr_t status = attribute < 0 ? -1 : H5Awrite(attribute, H5T_NATIVE_INT64, &value);
+    if (attribute >= 0 && H5Aclose(attribute) < 0) status = -1;
+    H5Sclose(space);
+    return status;
+}
+
+static const char *class_name(H5T_class_t class)
+{
+    return class == H5T_FLOAT ? "floating-point numbers" : class == H5T_INTEGER ? "integers" : "strings";
+}
+
+/* Type, element count, place and CRC of an open dataset. */
+static int dataset_describe(struct h5_dataset *dataset, H5T_class_t class, int64_t file_bytes, struct error *error)
+{
+    const char *path = dataset->path, *name = dataset->name;
+    dataset->type = H5Dget_type(dataset->set);
+    hid_t space = H5Dget_space(dataset->set);
+    int dimensions = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
+    dataset->count = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
+    if (space >= 0) H5Sclose(space);
+    if (dataset->type < 0 || dataset->count < 0)
+        return h5_failed(error, path, "dataset %s cannot be read, the file is damaged", name);
+    if (H5Tget_class(dataset->type) != class)
+        return error_set(error, STATUS_FAILED, "%s: dataset %s does not hold %s", path, name, class_name(class));
+    if (dimensions != 1) return error_set(error, STATUS_FAILED, "%s: dataset %s is not one-dimensional", path, name);
+    bool variable = class == H5T_STRING && H5Tis_variable_str(dataset->type) > 0;
+    dataset->element_bytes = variable ? 0 : H5Tget_size(dataset->type);
+    haddr_t position = dataset->count ? H5Dget_offset(dataset->set) : HADDR_UNDEF;
+    H5Eclear2(H5E_DEFAULT);
+    dataset->position = position == HADDR_UNDEF || variable ? -1 : (int64_t)position;
+    int64_t stored = (int64_t)(H5Dget_storage_size(dataset->set) & INT64_MAX);
+    if (stored > file_bytes) stored = file_bytes;
+    int64_t largest = dataset->position >= 0 ? file_bytes - dataset->position : stored * LARGEST_COMPRESSION;
+    size_t least = variable ? 1 : dataset->element_bytes;
+    if (least == 0 || largest < 0 || dataset->count > largest / (int64_t)least)
+        return error_set(error, STATUS_FAILED, "%s: dataset %s says it has %lld elements, more than the file can hold", path,
+                         name, (long long)dataset->count);
+    htri_t has_crc = H5Aexists(dataset->set, "crc32");
+    int64_t crc = 0;
+    if (has_crc < 0) return h5_failed(error, path, "dataset %s cannot be read, the file is damaged", name);
+    if (has_crc > 0 && h5_integer_get(dataset->set, path, "crc32", &crc, error)) return error->status;
+    dataset->has_crc = has_crc > 0 && !variable;
+    dataset->crc = (uint32_t)crc;
+    return STATUS_OK;
+}
+
+int h5_dataset_open(struct h5_dataset *dataset, hid_t file, const char *path, const char *name, H5T_class_t class,
+                    int64_t file_bytes, struct error *error)
+{
+    *dataset = (struct h5_dataset){.path = path, .name = name, .set = H5I_INVALID_HID, .type = H5I_INVALID_HID};
+    htri_t exists = H5Lexists(file, name, H5P_DEFAULT);
+    if (exists == 0) return error_set(error, STATUS_FAILED, "%s: dataset %s is missing", path, name);
+    dataset->set = H5Dopen2(file, name, H5P_DEFAULT);
+    if (dataset->set < 0)
+        return h5_failed(error, path, "%s cannot be opened as a dataset, the file is damaged or no shard", name);
+    return dataset_describe(dataset, class, file_bytes, error);
+}
+
+void h5_dataset_close(struct h5_dataset *dataset)
+{
+    if (dataset->type > 0) H5Tclose(dataset->type);
+    if (dataset->set > 0) H5Dclose(dataset->set);
+    dataset->type = dataset->set = 0;
+}
+
+int h5_crc_check(const struct h5_dataset *dataset, uint32_t crc, struct error *error)
+{
+    if (!dataset->has_crc || crc == dataset->crc) return STATUS_OK;
+    return error_set(error, STATUS_FAILED, "%s: dataset %s is damaged, its checksum is %08x instead of %08x; make the file again",
+                     dataset->path, dataset->name, crc, dataset->crc);
+}
+
+/* The bytes as stored, checked, in room for `room` bytes an element. */
+static int dataset_bytes(const struct h5_dataset *dataset, size_t room, void **bytes, struct error *error)
+{
+    *bytes = memory_new((size_t)dataset->count, room, dataset->name);
+    if (dataset->count && H5Dread(dataset->set, dataset->type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *bytes) < 0)
+        h5_failed(error, dataset->path, "dataset %s cannot be read, the file is damaged", dataset->name);
+    else
+        h5_crc_check(dataset, h5_crc(0, *bytes, (size_t)dataset->count * dataset->element_bytes), error);
+    if (!error->status) return STATUS_OK;
+    memory_free(*bytes);
+    *bytes = NULL;
+    return error->status;
+}
+
+int h5_numbers_read(const struct h5_dataset *dataset, hid_t native, void **values, struct error *error)
+{
+    size_t wanted = H5Tget_size(native);
+    size_t room = dataset->element_bytes > wanted ? dataset->element_bytes : wanted;
+    if (dataset_bytes(dataset, room, values, error)) return error->status;
+    if (dataset->count && H5Tequal(dataset->type, native) <= 0 &&
+        H5Tconvert(dataset->type, native, (size_t)dataset->count, *values, NULL, H5P_DEFAULT) < 0) {
+        memory_free(*values);
+        *values = NULL;
+        return h5_failed(error, dataset->path, "dataset %s has a number type that cannot be converted", dataset->name);
+    }
+    return STATUS_OK;
+}
+
+/* Variable-length strings, gathered into one block. */
+static int variable_strings(const struct h5_dataset *dataset, char **strings, char **text, struct error *error)
+{
+    char **stored = memory_zeroed((size_t)dataset->count, sizeof *stored, dataset->name);
+    if (dataset->count && H5Dread(dataset->set, dataset->type, H5S_ALL, H5S_ALL, H5P_DEFAULT, stored) < 0) {
+        memory_free(stored);
+        *text = NULL;
+        return h5_failed(error, dataset->path, "dataset %s cannot be read, the file is damaged", dataset->name);
+    }
+    size_t bytes = 0;
+    for (int64_t i = 0; i < dataset->count; i++) bytes += (stored[i] ? strlen(stored[i]) : 0) + 1;
+    char *next = *text = memory_new(bytes, 1, dataset->name);
+    for (int64_t i = 0; i < dataset->count; i++) {
+        strings[i] = next;
+        next = stpcpy(next, stored[i] ? stored[i] : "") + 1;
+    }
+    hid_t space = H5Dget_space(dataset->set);
+    if (dataset->count) H5Dvlen_reclaim(dataset->type, space, H5P_DEFAULT, stored);
+    H5Sclose(space);
+    memory_free(stored);
+    return STATUS_OK;
+}
+
+int h5_strings_read(const struct h5_dataset *dataset, char ***strings, char **text, struct error *error)
+{
+    *text = NULL;
+    *strings = memory_zeroed((size_t)dataset->count, sizeof **strings, dataset->name);
+    if (dataset->element_bytes == 0) {
+        variable_strings(dataset, *strings, text, error);
+    } else {
+        size_t bytes = dataset->element_bytes;
+        void *stored;
+        if (!dataset_bytes(dataset, bytes, &stored, error)) {
+            *text = memory_new((size_t)dataset->count, bytes + 1, dataset->name);
+            for (int64_t i = 0; i < dataset->count; i++) {
+                (*strings)[i] = *text + (size_t)i * (bytes + 1);
+                unpad((*strings)[i], (char *)stored + (size_t)i * bytes, bytes, H5Tget_strpad(dataset->type));
+            }
+            memory_free(stored);
+        }
+    }
+    if (!error->status) return STATUS_OK;
+    memory_free(*strings);
+    *strings = NULL;
+    return error->status;
+}
+
+herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, const void *values)
+{
+    hsize_t dimension = (hsize_t)count;
+    hid_t space = H5Screate_simple(1, &dimension, NULL);
+    hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_layout(properties, H5D_CONTIGUOUS);
+    H5Pset_obj_track_times(properties, false); /* the same content must give the same file */
+    H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
+    hid_t set = H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+    herr_t status = set < 0 ? -1 : 0;
+    if (set >= 0 && count > 0) status = H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+    if (status >= 0) status = h5_integer_put(set, "crc32", H5T_STD_U32LE, h5_crc(0, values, (size_t)count * H5Tget_size(type)));
+    if (set >= 0 && H5Dclose(set) < 0) status = -1;
+    H5Pclose(properties);
+    H5Sclose(space);
+    return status;
+}
