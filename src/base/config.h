@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/text.h" /* nearest_word */
 
 enum { CONFIG_TEXT = 1024 };
 
@@ -24,10 +25,10 @@ enum preset { PRESET_ASTROMER1, PRESET_ASTROMER2 };
 
 /* The shape of the network; what a checkpoint or a golden file must agree on. */
 struct model_config {
-    int preset;        /* enum preset */
+    int preset; /* enum preset */
     int blocks, heads, width, ffn;
     bool leak;
-    int mask;          /* enum mask_format */
+    int mask; /* enum mask_format */
     double alpha;
     bool token;
     double pe_base;
@@ -46,7 +47,7 @@ struct config {
         char validation[CONFIG_TEXT]; /* a survey folder, or the share of curves held out ("0.1"), or "" for none */
         int window;                   /* steps */
         double memory_gb;
-        int64_t validation_windows;   /* windows a light curve gives to a validation at most, 0 = all */
+        int64_t validation_windows; /* windows a light curve gives to a validation at most, 0 = all */
     } data;
     struct model_config model;
     struct masking_config masking;
@@ -60,17 +61,17 @@ struct config {
         int64_t epochs;     /* stop after so many, 0 = no limit */
         int64_t steps;      /* stop after so many, 0 = no limit */
         double learning_rate;
-        int schedule;       /* enum schedule */
+        int schedule; /* enum schedule */
         int64_t warmup_steps;
-        double clip_norm;   /* 0 = off */
-        int64_t patience;   /* epochs without a better validation RMSE, 0 = never stop early */
+        double clip_norm; /* 0 = off */
+        int64_t patience; /* epochs without a better validation RMSE, 0 = never stop early */
         int64_t seed;
         double time_limit_seconds; /* 0 = none */
         int64_t log_every_steps;
     } train;
     struct {
-        double every_seconds;  /* 0 = off */
-        int64_t every_epochs;  /* 0 = off */
+        double every_seconds; /* 0 = off */
+        int64_t every_epochs; /* 0 = off */
         int64_t keep;
     } checkpoint;
     int device;    /* enum device_kind */
@@ -82,8 +83,8 @@ struct config {
 void config_default(struct config *config);
 
 /* Reads a YAML file (nested maps or dotted keys), then `count` arguments of the form key=value. An unknown key, a wrong type or
- * a value out of range, a duplicate key or a YAML error returns STATUS_USAGE with "FILE:LINE: ..." (or the argument), the key
- * and the nearest valid key or values. path NULL: no file. Not collective. */
+ * a value out of range, a duplicate key or a YAML error returns STATUS_USAGE with "FILE:LINE: ..." (or "command line: ..."), the
+ * key and the nearest valid key or values; *config then has the defaults. path NULL: no file. Not collective. */
 int config_read(struct config *config, const char *path, int count, char *const *arguments, struct error *error);
 
 /* The same from YAML text; `name` stands for the file in messages. Starts from defaults. */
@@ -91,6 +92,10 @@ int config_parse(struct config *config, const char *text, const char *name, stru
 
 /* Checks that need more than one key (width divisible by heads, masks' fractions, ...). config_read and config_parse call it. */
 int config_check(const struct config *config, struct error *error);
+
+/* True when data.validation is a share of the light curves, then *share has it (0 when it is empty: no validation); false when it
+ * is a survey's folder. */
+bool config_validation_share(const struct config *config, double *share);
 
 /* The YAML text of every key, as config_parse reads it back to the same values. Owned by the caller (memory_free). */
 char *config_text(const struct config *config);
@@ -103,9 +108,5 @@ void config_preset(struct config *config, int preset);
 
 /* The name of an enum value in the schema: config_name("device", DEVICE_CPU) is "cpu". The key must exist. */
 const char *config_name(const char *key, int value);
-
-/* The word of `words` (count of them) closest to `word` by edit distance, or NULL when none is near. Used for every
- * "did you mean": keys, options, commands. */
-const char *nearest_word(const char *word, const char *const *words, int count);
 
 #endif
