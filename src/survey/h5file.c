@@ -15,10 +15,40 @@
 /* Deflate packs at most about 1032 to 1: more data than this factor times the file is a lie. */
 enum { LARGEST_COMPRESSION = 1100 };
 
+/* H5Ewalk2 upward starts with the innermost call: that one's description says why. */
+static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *data)
+{
+    if (depth == 0 && entry->desc) snprintf(data, sizeof(((struct h5_quiet *)0)->reason), "%s", entry->desc);
+    return 0;
+}
+
+/* HDF5 wraps the system's words in a line of its own: keep "No space left on device" of it. */
+static void system_words(char *reason)
+{
+    static const char before[] = "error message = '";
+    char *start = strstr(reason, before);
+    if (!start) return;
+    start += sizeof before - 1;
+    size_t length = strcspn(start, "'");
+    memmove(reason, start, length);
+    reason[length] = 0;
+}
+
+/* HDF5 calls this where it would print. Later failures are mostly consequences of the first. */
+static herr_t keep_reason(hid_t stack, void *data)
+{
+    struct h5_quiet *quiet = data;
+    if (quiet->reason[0]) return 0;
+    H5Ewalk2(stack, H5E_WALK_UPWARD, innermost, quiet->reason);
+    system_words(quiet->reason);
+    return 0;
+}
+
 void h5_quiet_begin(struct h5_quiet *quiet)
 {
+    quiet->reason[0] = 0;
     H5Eget_auto2(H5E_DEFAULT, &quiet->print, &quiet->data);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    H5Eset_auto2(H5E_DEFAULT, keep_reason, quiet);
 }
 
 void h5_quiet_end(const struct h5_quiet *quiet)
@@ -26,23 +56,30 @@ void h5_quiet_end(const struct h5_quiet *quiet)
     H5Eset_auto2(H5E_DEFAULT, quiet->print, quiet->data);
 }
 
-/* H5Ewalk2 upward starts with the innermost call: keep that one's description. */
-static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *data)
+/* The innermost h5_quiet in force, or NULL: HDF5 itself remembers it for us. */
+static struct h5_quiet *present_quiet(void)
 {
-    if (depth == 0 && entry->desc) snprintf(data, 256, "%s", entry->desc);
-    return 0;
+    H5E_auto2_t print;
+    void *data;
+    H5Eget_auto2(H5E_DEFAULT, &print, &data);
+    return print == keep_reason ? data : NULL;
+}
+
+void h5_forget(void)
+{
+    struct h5_quiet *quiet = present_quiet();
+    if (quiet) quiet->reason[0] = 0;
 }
 
 int h5_failed(struct error *error, const char *path, const char *format, ...)
 {
-    char what[512], reason[256] = "";
+    char what[512];
+    const struct h5_quiet *quiet = present_quiet();
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
-    H5Eclear2(H5E_DEFAULT);
-    if (reason[0]) return error_set(error, STATUS_FAILED, "%s: %s (HDF5: %s)", path, what, reason);
+    if (quiet && quiet->reason[0]) return error_set(error, STATUS_FAILED, "%s: %s (%s)", path, what, quiet->reason);
     return error_set(error, STATUS_FAILED, "%s: %s", path, what);
 }
 
@@ -232,7 +269,7 @@ static int dataset_describe(struct h5_dataset *dataset, H5T_class_t class, int64
     bool variable = class == H5T_STRING && H5Tis_variable_str(dataset->type) > 0;
     dataset->element_bytes = variable ? 0 : H5Tget_size(dataset->type);
     haddr_t position = dataset->count ? H5Dget_offset(dataset->set) : HADDR_UNDEF;
-    H5Eclear2(H5E_DEFAULT);
+    h5_forget();
     dataset->position = position == HADDR_UNDEF || variable ? -1 : (int64_t)position;
     int64_t stored = (int64_t)(H5Dget_storage_size(dataset->set) & INT64_MAX);
     if (stored > file_bytes) stored = file_bytes;

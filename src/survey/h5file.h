@@ -13,15 +13,19 @@
 
 #include "base/error.h"
 
-/* HDF5 prints a page for each error unless told not to. Put these around its calls; they nest. */
+/* HDF5 prints a page for each error unless told not to. Between these two calls, which nest, it prints nothing and the reason
+ * of the first failure is kept for h5_failed. */
 struct h5_quiet {
     H5E_auto2_t print;
     void *data;
+    char reason[256];
 };
 void h5_quiet_begin(struct h5_quiet *quiet);
 void h5_quiet_end(const struct h5_quiet *quiet);
+/* Forgets the reason, after a call that was allowed to fail. */
+void h5_forget(void);
 
-/* "PATH: WHAT (what HDF5 gives as the innermost reason)", STATUS_FAILED. */
+/* "PATH: WHAT (the kept reason)", STATUS_FAILED. */
 int h5_failed(struct error *error, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* CRC-32 over any number of bytes, continued from `crc` (start with 0). */

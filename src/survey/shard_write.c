@@ -95,7 +95,6 @@ int shard_write(const char *folder, int shard, int shards, const struct survey_i
             h5_failed(error, temporary, "cannot be written");
         if (H5Fclose(file) < 0) h5_failed(error, temporary, "cannot be written");
     }
-    H5Eclear2(H5E_DEFAULT);
     h5_quiet_end(&quiet);
     if (!error->status) flush(temporary, O_RDONLY, error);
     if (!error->status && rename(temporary, path))
