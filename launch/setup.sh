@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# What launch/quickstart, launch/mpirun and tests/run have in common; sourced by bash, never run. Functions:
+#   setup_packages   installs what launch/packages lists and this machine lacks
+#   setup_build      builds the checkout: build/astromer
+#   setup_python     chooses a Python with numpy and h5py: PYTHON
+#   setup_mpi        lets Open MPI run as root, in containers and with more ranks than cores
+# Each returns 1 after a line on standard error when it could not.
+
+setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+setup_say() { printf '%s\n' "$*" >&2; }
+
+# A step whose output only matters when it fails: setup_quietly WHAT COMMAND...
+setup_quietly() {
+    local what=$1 log
+    shift
+    log=$(mktemp "${TMPDIR:-/tmp}/astromer-setup-XXXXXX.log") || return 1
+    if "$@" >"$log" 2>&1 </dev/null; then
+        rm -f "$log"
+        return 0
+    fi
+    setup_say "$what failed; the end of $log:"
+    tail -n 30 "$log" >&2
+    setup_say "$what failed."
+    return 1
+}
+
+# --- packages -----------------------------------------------------------------------------------------------------------------
+
+setup_is_debian() { command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; }
+
+# One column of launch/packages.
+setup_list() { sed 's/#.*//' "$setup_root/launch/packages" | awk -v column="$1" 'NF { print $column }'; }
+
+setup_missing_packages() {
+    local package
+    for package in $(setup_list 1); do
+        [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s ' "$package"
+    done
+}
+
+# On a system without apt-get nothing is installed; what cannot be found is named, and the build has the last word.
+setup_missing_elsewhere() {
+    local probe name
+    for probe in $(setup_list 2); do
+        name=${probe#*:}
+        case $probe in
+        program:*) command -v "$name" >/dev/null ;;
+        pkg-config:*) pkg-config --exists "$name" 2>/dev/null ;;
+        header:*) echo "#include <$name>" | "${CC:-cc}" -E -x c - >/dev/null 2>&1 ;;
+        python:*) python3 -c "import $name" 2>/dev/null ;;
+        esac || printf '%s ' "$probe"
+    done
+}
+
+# DPkg::Lock::Timeout waits for another apt; the Acquire options give up on a dead network within a minute or so.
+setup_apt() {
+    "${setup_as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+        -o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 "$@"
+}
+
+setup_install() { setup_apt update && setup_apt install --no-install-recommends "$@"; }
+
+setup_packages() {
+    local missing
+    if ! setup_is_debian; then
+        missing=$(setup_missing_elsewhere)
+        [ -z "$missing" ] || setup_say "No apt-get here, so nothing is installed. Not found, install or load what the build asks for: $missing"
+        return 0
+    fi
+    # The packages' programs go first, so that another Python, MPI or pkg-config on PATH (conda, pyenv) is not mixed in.
+    export PATH=/usr/bin:/bin:$PATH
+    missing=$(setup_missing_packages)
+    [ -n "$missing" ] || return 0
+    setup_as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+            setup_say "These Debian packages are missing: $missing"
+            setup_say "Install them with: sudo apt-get update && sudo apt-get install ${missing% }"
+            return 1
+        fi
+        setup_as_root=(sudo -n)
+    fi
+    setup_say "Installing: $missing"
+    # shellcheck disable=SC2086 # a list of words
+    setup_quietly "Installing the packages" setup_install $missing
+}
+
+setup_python() {
+    for PYTHON in /usr/bin/python3 python3; do
+        if "$PYTHON" -c 'import numpy, h5py' 2>/dev/null; then return 0; fi
+    done
+    setup_say "No python3 with numpy and h5py: install python3-numpy and python3-h5py"
+    return 1
+}
+
+# --- build --------------------------------------------------------------------------------------------------------------------
+
+# A build folder that was copied from elsewhere, interrupted or made by another Meson is configured afresh.
+setup_configure() {
+    local build=$setup_root/build
+    cd "$setup_root" || return 1
+    if [ -f "$build/built-from" ] && [ "$(cat "$build/built-from")" != "$setup_root" ]; then
+        rm -rf "$build/build.ninja" "$build/meson-private" "$build/built-from"
+    fi
+    [ -f "$build/build.ninja" ] || meson setup build || meson setup --wipe build || return 1
+    printf '%s\n' "$setup_root" >"$build/built-from"
+}
+
+setup_configure_and_compile() { (setup_configure) && ninja -C "$setup_root/build"; }
+
+setup_build() {
+    setup_say "Building in $setup_root/build"
+    setup_quietly "The build" setup_configure_and_compile
+}
+
+# --- MPI ----------------------------------------------------------------------------------------------------------------------
+
+# Open MPI refuses to start as root and to start more ranks than cores unless told otherwise, and its ranks spin while they
+# wait, which starves the others when they share cores. Containers forbid the direct copy between processes that its
+# shared-memory transport tries.
+setup_mpi() {
+    if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+    export OMPI_MCA_rmaps_base_oversubscribe=1
+    if [ -f /.dockerenv ] || [ -f /run/.containerenv ]; then export OMPI_MCA_btl_vader_single_copy_mechanism=none; fi
+}
