@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The CPU device: host memory, work done at once, and the table of its operations. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+
+static void cpu_close(struct device *device)
+{
+    struct cpu_device *cpu = cpu_of(device);
+    cpu_products_close(cpu);
+    if (cpu->stream) dnnl_stream_destroy(cpu->stream);
+    if (cpu->engine) dnnl_engine_destroy(cpu->engine);
+    memory_free(cpu->scratch);
+    memory_free(cpu);
+}
+
+static int cpu_allocate(struct device *device, void **memory, size_t bytes, const char *what, struct error *error)
+{
+    (void)device;
+    *memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+    if (!*memory) return error_set(error, STATUS_FAILED, "not enough memory: %.2f GB for %s", (double)bytes / 1e9, what);
+    return STATUS_OK;
+}
+
+static void cpu_release(struct device *device, void *memory)
+{
+    (void)device;
+    free(memory);
+}
+
+static void cpu_zero(struct device *device, void *memory, size_t bytes)
+{
+    (void)device;
+    memset(memory, 0, bytes);
+}
+
+static void cpu_upload(struct device *device, void *memory, const void *host, size_t bytes)
+{
+    (void)device;
+    memcpy(memory, host, bytes);
+}
+
+static void cpu_download(struct device *device, void *host, const void *memory, size_t bytes)
+{
+    (void)device;
+    memcpy(host, memory, bytes);
+}
+
+static void cpu_copy(struct device *device, void *to, const void *from, size_t bytes)
+{
+    (void)device;
+    memcpy(to, from, bytes);
+}
+
+static void cpu_wait(struct device *device)
+{
+    (void)device;
+}
+
+static const struct device_operations operations = {
+    .close = cpu_close,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .zero = cpu_zero,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .copy = cpu_copy,
+    .wait = cpu_wait,
+    .embed_forward = cpu_embed_forward,
+    .embed_backward = cpu_embed_backward,
+    .linear_forward = cpu_linear_forward,
+    .linear_backward = cpu_linear_backward,
+    .attention_saved_count = cpu_attention_saved_count,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .attention_weights = cpu_attention_weights,
+    .add_norm_forward = cpu_add_norm_forward,
+    .add_norm_backward = cpu_add_norm_backward,
+    .readout_forward = cpu_readout_forward,
+    .readout_backward = cpu_readout_backward,
+    .pool_forward = cpu_pool_forward,
+    .step_finish = cpu_step_finish,
+    .adam = cpu_adam,
+};
+
+float *cpu_scratch(struct cpu_device *cpu, size_t count, size_t *stride)
+{
+    *stride = (count + 31) / 16 * 16;
+    size_t needed = *stride * (size_t)cpu->base.threads;
+    if (needed > cpu->scratch_count) {
+        memory_free(cpu->scratch);
+        cpu->scratch = memory_new(needed, sizeof *cpu->scratch, "the CPU device's scratch");
+        cpu->scratch_count = needed;
+    }
+    return cpu->scratch;
+}
+
+static void processor_name(char *name, size_t bytes)
+{
+    snprintf(name, bytes, "CPU");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    if (!file) return;
+    char line[256];
+    while (fgets(line, sizeof line, file)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon) continue;
+        line[strcspn(line, "\n")] = 0;
+        snprintf(name, bytes, "%.100s", colon + 2);
+        break;
+    }
+    fclose(file);
+}
+
+int cpu_open(struct device **device, int threads, struct error *error)
+{
+    struct cpu_device *cpu = memory_zeroed(1, sizeof *cpu, "the CPU device");
+    cpu->base.operations = &operations;
+    cpu->base.threads = threads;
+    processor_name(cpu->base.name, sizeof cpu->base.name);
+    omp_set_num_threads(threads);
+    omp_set_dynamic(0);
+    if (dnnl_engine_create(&cpu->engine, dnnl_cpu, 0) != dnnl_success ||
+        dnnl_stream_create(&cpu->stream, cpu->engine, dnnl_stream_default_flags) != dnnl_success) {
+        cpu_close(&cpu->base);
+        return error_set(error, STATUS_FAILED, "oneDNN does not start on this machine's CPU");
+    }
+    *device = &cpu->base;
+    return STATUS_OK;
+}

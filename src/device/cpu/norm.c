@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * add + LayerNorm, Y = LayerNorm(dropout(a) + b), and its gradient. Backward forms the sum and its statistics again: that reads
+ * less than storing them would. Gradients of gain and bias are summed over blocks of rows of a fixed size and then over the
+ * blocks, so that they do not depend on the threads. */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+
+enum { ROWS_PER_BLOCK = 64 };
+static const float EPSILON = 1e-6f;
+
+/* The sum of one row into `row` (D), its mean and 1 / deviation. */
+static void sum_and_statistics(const struct add_norm *n, int64_t t, float *row, float *mean, float *inverse)
+{
+    const float *a = n->a + t * n->a_stride, *b = n->b ? n->b + t * n->b_stride : NULL;
+    int D = n->D;
+    float sum = 0, squares = 0;
+    memcpy(row, a, (size_t)D * sizeof *row);
+    if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, D, row);
+    if (b) {
+#pragma omp simd
+        for (int j = 0; j < D; j++) row[j] += b[j];
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < D; j++) sum += row[j];
+    float centre = sum / (float)D;
+#pragma omp simd reduction(+ : squares)
+    for (int j = 0; j < D; j++) squares += (row[j] - centre) * (row[j] - centre);
+    *mean = centre;
+    *inverse = 1.0f / sqrtf(squares / (float)D + EPSILON);
+}
+
+void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
+{
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), (size_t)n->D, &stride);
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < n->T; t++) {
+        float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = n->Y + t * n->D, mean, inverse;
+        sum_and_statistics(n, t, row, &mean, &inverse);
+#pragma omp simd
+        for (int j = 0; j < n->D; j++) Y[j] = (row[j] - mean) * inverse * n->gain[j] + n->bias[j];
+    }
+}
+
+/* One row: d of the sum into `row`, and the row's part of d_gain and d_bias added to part[0 .. 2D-1]. */
+static void row_gradient(const struct add_norm *n, const float *d_Y, int64_t t, float *row, float *part)
+{
+    int D = n->D;
+    float mean, inverse, along = 0, sum = 0;
+    sum_and_statistics(n, t, row, &mean, &inverse);
+#pragma omp simd reduction(+ : along, sum)
+    for (int j = 0; j < D; j++) {
+        float normal = (row[j] - mean) * inverse, d = d_Y[j] * n->gain[j];
+        part[j] += d_Y[j] * normal;
+        part[D + j] += d_Y[j];
+        along += d * normal;
+        sum += d;
+    }
+    along /= (float)D, sum /= (float)D;
+#pragma omp simd
+    for (int j = 0; j < D; j++) row[j] = inverse * (d_Y[j] * n->gain[j] - sum - (row[j] - mean) * inverse * along);
+}
+
+static void block_gradient(const struct add_norm *n, const struct add_norm_gradient *g, int64_t block, float *row, float *part)
+{
+    int64_t end = (block + 1) * ROWS_PER_BLOCK < n->T ? (block + 1) * ROWS_PER_BLOCK : n->T;
+    size_t bytes = (size_t)n->D * sizeof *row;
+    memset(part, 0, 2 * bytes);
+    for (int64_t t = block * ROWS_PER_BLOCK; t < end; t++) {
+        row_gradient(n, g->d_Y + t * n->D, t, row, part);
+        if (g->d_b) memcpy(g->d_b + t * n->b_stride, row, bytes);
+        if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, n->D, row);
+        memcpy(g->d_a + t * n->a_stride, row, bytes);
+    }
+}
+
+void cpu_add_norm_backward(struct device *device, const struct add_norm *n, const struct add_norm_gradient *g)
+{
+    int D = n->D;
+    int64_t blocks = (n->T + ROWS_PER_BLOCK - 1) / ROWS_PER_BLOCK;
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), (size_t)D, &stride);
+    float *parts = memory_new((size_t)blocks * 2 * (size_t)D, sizeof *parts, "LayerNorm gradients");
+#pragma omp parallel for schedule(static)
+    for (int64_t block = 0; block < blocks; block++)
+        block_gradient(n, g, block, scratch + stride * (size_t)omp_get_thread_num(), parts + block * 2 * D);
+    cpu_column_sums(parts, blocks, D, 2 * D, g->d_gain);
+    cpu_column_sums(parts + D, blocks, D, 2 * D, g->d_bias);
+    memory_free(parts);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The readout LayerNorm(X) w + b, one number a step, the windows' errors, and the gradient of their sum. */
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "device/cpu/cpu.h"
+
+static const float EPSILON = 1e-6f;
+
+static void statistics(const float *X, int D, float *mean, float *inverse)
+{
+    float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < D; j++) sum += X[j];
+    float centre = sum / (float)D;
+#pragma omp simd reduction(+ : squares)
+    for (int j = 0; j < D; j++) squares += (X[j] - centre) * (X[j] - centre);
+    *mean = centre;
+    *inverse = 1.0f / sqrtf(squares / (float)D + EPSILON);
+}
+
+static float readout_row(const struct readout *r, const float *X)
+{
+    float mean, inverse, value = 0;
+    statistics(X, r->D, &mean, &inverse);
+#pragma omp simd reduction(+ : value)
+    for (int j = 0; j < r->D; j++) value += ((X[j] - mean) * inverse * r->gain[j] + r->norm_bias[j]) * r->weight[j];
+    return value + *r->bias;
+}
+
+/* e_i and its unweighted twin; the number of probed steps is returned. */
+static double window_errors(const struct readout *r, int b, double *error, double *plain)
+{
+    const struct device_windows *w = r->windows;
+    double sum = 0, plain_sum = 0, probed = 0;
+    for (int64_t i = (int64_t)b * r->L; i < (int64_t)(b + 1) * r->L; i++) {
+        double off = (double)w->target[i] - (double)r->reconstruction[i], square = (double)w->probed[i] * off * off;
+        sum += square * (double)w->weight[i];
+        plain_sum += square;
+        probed += (double)w->probed[i];
+    }
+    *error = probed > 0 ? sum / probed : 0;
+    *plain = probed > 0 ? plain_sum / probed : 0;
+    return probed;
+}
+
+void cpu_readout_forward(struct device *device, const struct readout *r)
+{
+    double error_sum = 0, plain_sum = 0;
+    (void)device;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < (int64_t)r->B * r->L; row++) r->reconstruction[row] = readout_row(r, r->X + row * r->D);
+    for (int b = 0; b < r->B; b++) {
+        double error, plain;
+        window_errors(r, b, &error, &plain);
+        r->window_error[b] = (float)error;
+        error_sum += error;
+        plain_sum += plain;
+    }
+    if (!r->totals) return;
+    r->totals[TOTAL_ERROR] += (float)error_sum;
+    r->totals[TOTAL_PLAIN_ERROR] += (float)plain_sum;
+    r->totals[TOTAL_WINDOWS] += (float)r->B;
+}
+
+/* part: d_gain, d_norm_bias, d_weight (D each), d_bias. */
+static void row_gradient(const struct readout *r, const float *X, float d, float *d_X, float *part)
+{
+    int D = r->D;
+    float mean, inverse, along = 0, sum = 0;
+    statistics(X, D, &mean, &inverse);
+#pragma omp simd reduction(+ : along, sum)
+    for (int j = 0; j < D; j++) {
+        float normal = (X[j] - mean) * inverse, d_normal = d * r->weight[j] * r->gain[j];
+        part[j] += d * r->weight[j] * normal;
+        part[D + j] += d * r->weight[j];
+        part[2 * D + j] += d * (normal * r->gain[j] + r->norm_bias[j]);
+        along += d_normal * normal;
+        sum += d_normal;
+    }
+    part[3 * D] += d;
+    along /= (float)D, sum /= (float)D;
+#pragma omp simd
+    for (int j = 0; j < D; j++) d_X[j] = inverse * (d * r->weight[j] * r->gain[j] - sum - (X[j] - mean) * inverse * along);
+}
+
+static void window_gradient(const struct readout *r, const struct readout_gradient *g, int b, float *part)
+{
+    const struct device_windows *w = r->windows;
+    double error, plain, probed = window_errors(r, b, &error, &plain);
+    memset(part, 0, (3 * (size_t)r->D + 1) * sizeof *part);
+    for (int64_t i = (int64_t)b * r->L; i < (int64_t)(b + 1) * r->L; i++) {
+        float *d_X = g->d_X + i * r->D;
+        if (w->probed[i] == 0) {
+            memset(d_X, 0, (size_t)r->D * sizeof *d_X);
+            continue;
+        }
+        float d = (float)(2.0 * (double)w->weight[i] * ((double)r->reconstruction[i] - (double)w->target[i]) / probed);
+        row_gradient(r, r->X + i * r->D, d, d_X, part);
+    }
+}
+
+void cpu_readout_backward(struct device *device, const struct readout *r, const struct readout_gradient *g)
+{
+    int D = r->D, columns = 3 * D + 1;
+    (void)device;
+    float *parts = memory_new((size_t)r->B * (size_t)columns, sizeof *parts, "readout gradients");
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < r->B; b++) window_gradient(r, g, b, parts + (int64_t)b * columns);
+    cpu_column_sums(parts, r->B, D, columns, g->d_gain);
+    cpu_column_sums(parts + D, r->B, D, columns, g->d_norm_bias);
+    cpu_column_sums(parts + 2 * D, r->B, D, columns, g->d_weight);
+    cpu_column_sums(parts + 3 * D, r->B, 1, columns, g->d_bias);
+    memory_free(parts);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The device: memory, a queue of work, and the operations of the model, one per step of the model as the paper draws it. The
+ * model is written once against this header.
+ *
+ * Letters, here and everywhere: B windows, L steps of a window, T = B L rows, D model width, H heads, F feed-forward width,
+ * M blocks, N elements of the flat parameter buffer. All matrices are row-major; `_stride` is in elements from row to row.
+ * All pointers in the argument structs are device memory unless the comment says host. Everything is float32 in memory at
+ * precision fp32; a device may compute its products at the run's precision.
+ *
+ * Every operation *enqueues*: it may return before the work is done; work is done in the order in which it was enqueued. Only
+ * download and wait wait for it. Nothing here is collective. Results "overwrite" their outputs; gradients of parameters
+ * "accumulate into" theirs. Outputs must not overlap inputs unless the comment allows it. A failure of the device itself is
+ * fatal; only opening and allocating return errors. */
+#ifndef ASTROMER_DEVICE_DEVICE_H
+#define ASTROMER_DEVICE_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "device/masking.h"
+
+struct device {
+    const struct device_operations *operations;
+    int threads;    /* cpu: OpenMP threads in use */
+    char name[128]; /* for people: processor or card */
+};
+
+/* Opens the device of a run for one rank. kind DEVICE_AUTO takes the GPU with index local_rank, else the CPU. threads 0: this
+ * rank's share of the cores (its affinity mask, or the node's cores / local_size). A device or precision that this build or
+ * machine lacks is STATUS_FAILED and says so. */
+int device_open(struct device **device, int kind, int precision, int threads, int local_rank, int local_size,
+                struct error *error);
+void device_close(struct device *device); /* NULL is fine */
+
+/* A batch of windows on the device. The first five are uploaded (see survey/windows.h), the rest derived by embed_forward, or
+ * given with MASKING_GIVEN. */
+struct device_windows {
+    int B, L;
+    float *time, *magnitude, *error; /* B x L */
+    int32_t *length, *start;         /* B */
+    int64_t *curve;                  /* B */
+    float *target;                   /* B x L: magnitude minus the mean over the window's real observations; 0 on padding */
+    float *probed, *hidden;          /* B x L: 0 or 1 */
+    float *modified;                 /* B x L: what the model sees where not hidden */
+    float *weight;                   /* B x L: v of the loss; 1 when unweighted */
+};
+
+/* Dropout of an activation: an element stays with probability 1 - rate, scaled by 1 / (1 - rate). rate 0 is off. The mask is a
+ * function of (seed, epoch, curve, purpose, step * D + column), so backward draws it again. */
+struct dropout {
+    float rate;
+    uint64_t seed;
+    uint32_t epoch, purpose;
+    const int64_t *curve; /* B */
+    int L;
+};
+
+/* Masks, centred magnitudes and error weights into `windows`; then the input embedding (astromer.md "Model")
+ * X0 = dropout(u w^T + b + PE(time)), u = token where hidden (token NULL: the modified magnitude everywhere). */
+struct embed {
+    struct device_windows *windows;
+    struct masking masking;
+    int D;
+    double pe_base;
+    const float *token, *weight, *bias; /* 1 or NULL, D, D */
+    struct dropout dropout;
+    float *X; /* B L x D, overwritten */
+};
+struct embed_gradient {
+    const float *d_X;                   /* B L x D */
+    float *d_token, *d_weight, *d_bias; /* accumulated into */
+};
+
+/* y = x W + b; the first tanh_columns columns of y go through tanh. */
+struct linear {
+    int64_t T;
+    int in, out;
+    const float *x; /* T x in */
+    int64_t x_stride;
+    const float *weight; /* in x out */
+    int64_t weight_stride;
+    const float *bias; /* out, or NULL */
+    float *y;          /* T x out */
+    int64_t y_stride;
+    int tanh_columns;
+};
+/* d_x (NULL: not wanted) is overwritten; d_weight (stride of weight) and d_bias are accumulated into. Where forward applied
+ * tanh, d_y is first multiplied in place by 1 - y^2: it is clobbered. */
+struct linear_gradient {
+    float *d_y; /* T x out, stride of y */
+    float *d_x; /* T x in, stride of x */
+    float *d_weight, *d_bias;
+};
+
+/* Z = concat_h(softmax(Q K^T / sqrt(D / H) + alpha mask) V) within each window. qkv holds Q, K, V in columns 0, D, 2 D of each
+ * row. Mask K: mask[q,k] = hidden[k]; mask QK: min(1, hidden[q] + hidden[k]). What the paper's alpha = -1e9 swallows in float32
+ * is swallowed here: with mask K and every key of a window hidden the softmax is uniform over the L keys. */
+struct attention {
+    int B, L, D, H;
+    int mask; /* enum mask_format */
+    double alpha;
+    const float *hidden; /* B x L */
+    const float *qkv;    /* B L x 3 D */
+    int64_t qkv_stride;
+    float *Z;     /* B L x D, dense */
+    float *saved; /* attention_saved_count floats that backward needs; the device's own layout */
+};
+struct attention_gradient {
+    const float *d_Z; /* B L x D, dense */
+    float *d_qkv;     /* B L x 3 D, stride of qkv, overwritten */
+};
+
+/* Y = LayerNorm(dropout(a) + b), epsilon 1e-6, over D. b may be NULL. Y must not overlap a or b: backward reads them. */
+struct add_norm {
+    int64_t T;
+    int D;
+    const float *a, *b;
+    int64_t a_stride, b_stride;
+    struct dropout dropout;
+    const float *gain, *bias;
+    float *Y; /* T x D, dense */
+};
+struct add_norm_gradient {
+    const float *d_Y;       /* T x D, dense */
+    float *d_a, *d_b;       /* strides of a and b, overwritten; d_b NULL with b NULL. d_a may be d_Y */
+    float *d_gain, *d_bias; /* accumulated into */
+};
+
+/* reconstruction = LayerNorm(X) w + b, and per window the weighted and the plain mean of the squared errors over the probed steps
+ * (astromer.md "Loss": e_i; 0 where nothing is probed). */
+struct readout {
+    int B, L, D;
+    const float *X; /* B L x D */
+    const float *gain, *norm_bias, *weight, *bias;
+    const struct device_windows *windows; /* target, probed, weight */
+    float *reconstruction;                /* B x L, overwritten */
+    float *window_error;                  /* B, overwritten: e_i */
+    float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
+};
+enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTALS }; /* sum e_i, sum of the unweighted e_i, windows */
+/* Gradient of sum_i e_i. */
+struct readout_gradient {
+    float *d_X;                                      /* B L x D, overwritten */
+    float *d_gain, *d_norm_bias, *d_weight, *d_bias; /* accumulated into */
+};
+
+/* One number a column from a window's real observations. */
+enum pooling { POOL_MEAN, POOL_MAX };
+struct pool {
+    int B, L, D;
+    int pooling;
+    const float *X;        /* B L x D */
+    const int32_t *length; /* B; 0 gives zeros */
+    float *pooled;         /* B x D */
+    int64_t pooled_stride;
+};
+
+/* What a step's update did; lives in device memory, so that the step needs no answer from the host. */
+struct step_state {
+    double loss;          /* sqrt(sum e / B) over the global batch */
+    double plain_rmse;    /* the same, unweighted */
+    double windows;       /* B */
+    double gradient_norm; /* of the loss, before clipping */
+    double factor;        /* what Adam multiplies the summed gradient by: 1 / (2 B loss), clipped */
+    int64_t updates;      /* Adam updates made so far: t of the bias correction */
+    int32_t applied;      /* 0: the step was skipped because the loss or the norm was not finite */
+};
+/* From the summed gradient of sum e_i and the totals: the new step_state. */
+struct step_finish {
+    int64_t N;
+    const float *gradient; /* N */
+    const float *totals;   /* TOTALS */
+    double clip_norm;      /* 0: off */
+    struct step_state *state;
+};
+/* Adam in TensorFlow's form: m, v, then w -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon), with the gradient
+ * multiplied by state->factor and t = state->updates. Does nothing when the step was not applied. */
+struct adam {
+    int64_t N;
+    float *weight, *m, *v; /* N */
+    const float *gradient; /* N */
+    double learning_rate, beta1, beta2, epsilon;
+    const struct step_state *state;
+};
+
+struct device_operations {
+    void (*close)(struct device *device);
+    /* Memory: `what` names the buffer when there is not enough. */
+    int (*allocate)(struct device *device, void **memory, size_t bytes, const char *what, struct error *error);
+    void (*release)(struct device *device, void *memory);
+    void (*zero)(struct device *device, void *memory, size_t bytes);
+    void (*upload)(struct device *device, void *memory, const void *host, size_t bytes);   /* host may change after wait */
+    void (*download)(struct device *device, void *host, const void *memory, size_t bytes); /* waits */
+    void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
+    void (*wait)(struct device *device);
+
+    void (*embed_forward)(struct device *device, const struct embed *embed);
+    void (*embed_backward)(struct device *device, const struct embed *embed, const struct embed_gradient *gradient);
+    void (*linear_forward)(struct device *device, const struct linear *linear);
+    void (*linear_backward)(struct device *device, const struct linear *linear, const struct linear_gradient *gradient);
+    size_t (*attention_saved_count)(struct device *device, int B, int L, int D, int H);
+    void (*attention_forward)(struct device *device, const struct attention *attention);
+    void (*attention_backward)(struct device *device, const struct attention *attention,
+                               const struct attention_gradient *gradient);
+    /* The softmax weights themselves, B x H x L x L, overwritten. */
+    void (*attention_weights)(struct device *device, const struct attention *attention, float *weights);
+    void (*add_norm_forward)(struct device *device, const struct add_norm *norm);
+    void (*add_norm_backward)(struct device *device, const struct add_norm *norm, const struct add_norm_gradient *gradient);
+    void (*readout_forward)(struct device *device, const struct readout *readout);
+    void (*readout_backward)(struct device *device, const struct readout *readout, const struct readout_gradient *gradient);
+    void (*pool_forward)(struct device *device, const struct pool *pool);
+    void (*step_finish)(struct device *device, const struct step_finish *finish);
+    void (*adam)(struct device *device, const struct adam *adam);
+};
+
+#endif

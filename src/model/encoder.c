@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The encoder, step by step as the paper draws it. The products that share an input are one product: query, key, value and leak1
+ * of X (into P), ffn1 and leak2 of Y (into G). */
+#include "model/encoder.h"
+
+#include "base/memory.h"
+#include "base/random.h"
+
+enum { ARENA_ALIGN_BYTES = 256 };
+
+/* Hands out parts of the arena, or, with base NULL, only measures. */
+struct arena {
+    char *base;
+    size_t used;
+};
+
+static void *take(struct arena *arena, size_t count, size_t element_bytes)
+{
+    void *part = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (count * element_bytes + ARENA_ALIGN_BYTES - 1) / ARENA_ALIGN_BYTES * ARENA_ALIGN_BYTES;
+    return part;
+}
+
+static float *take_floats(struct arena *arena, size_t count)
+{
+    return take(arena, count, sizeof(float));
+}
+
+static void lay_out_windows(struct device_windows *w, struct arena *arena, size_t B, size_t T)
+{
+    float **fields[] = {&w->time, &w->magnitude, &w->error, &w->target, &w->probed, &w->hidden, &w->modified, &w->weight};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) *fields[i] = take_floats(arena, T);
+    w->length = take(arena, B, sizeof *w->length);
+    w->start = take(arena, B, sizeof *w->start);
+    w->curve = take(arena, B, sizeof *w->curve);
+}
+
+static void lay_out_block(struct encoder *e, struct block_activations *a, struct arena *arena, size_t T)
+{
+    size_t D = (size_t)e->table->model.width;
+    a->P = take_floats(arena, T * (size_t)e->view[0].in_columns);
+    a->saved = take_floats(
+        arena, e->device->operations->attention_saved_count(e->device, e->capacity, e->L, (int)D, e->table->model.heads));
+    a->Z = take_floats(arena, T * D);
+    a->merged = take_floats(arena, T * D);
+    a->Y = take_floats(arena, T * D);
+    a->G = take_floats(arena, T * (size_t)e->view[0].ffn_columns);
+    a->F = take_floats(arena, T * D);
+}
+
+static void lay_out(struct encoder *e, struct arena *arena)
+{
+    size_t T = (size_t)e->capacity * (size_t)e->L, D = (size_t)e->table->model.width;
+    int M = e->table->model.blocks;
+    lay_out_windows(&e->windows, arena, (size_t)e->capacity, T);
+    for (int i = 0; i <= M; i++) e->X[i] = take_floats(arena, T * D);
+    for (int i = 0; i < M; i++)
+        if (i == 0 || e->training)
+            lay_out_block(e, &e->block[i], arena, T);
+        else
+            e->block[i] = e->block[0];
+    e->reconstruction = take_floats(arena, T);
+    e->window_error = take_floats(arena, (size_t)e->capacity);
+    if (!e->training) return;
+    e->d_X = take_floats(arena, T * D);
+    e->d_Y = take_floats(arena, T * D);
+    e->d_P = take_floats(arena, T * (size_t)e->view[0].in_columns);
+    e->d_G = take_floats(arena, T * (size_t)e->view[0].ffn_columns);
+}
+
+static struct encoder *encoder_shape(struct device *device, const struct parameter_table *table, int capacity, int L,
+                                     bool training)
+{
+    size_t M = (size_t)table->model.blocks;
+    struct encoder *e = memory_zeroed(1, sizeof *e, "the encoder");
+    e->device = device, e->table = table, e->capacity = capacity, e->L = L, e->training = training;
+    e->windows.L = L;
+    e->X = memory_zeroed(M + 1, sizeof *e->X, "the encoder");
+    e->block = memory_zeroed(M, sizeof *e->block, "the encoder");
+    e->view = memory_zeroed(M, sizeof *e->view, "the encoder");
+    for (int i = 0; i < table->model.blocks; i++) e->view[i] = parameter_block(table, i);
+    return e;
+}
+
+size_t encoder_bytes(struct device *device, const struct parameter_table *table, int capacity, int L, bool training)
+{
+    struct arena measure = {0};
+    struct encoder *e = encoder_shape(device, table, capacity, L, training);
+    lay_out(e, &measure);
+    encoder_free(e);
+    return measure.used;
+}
+
+int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
+                bool training, struct error *error)
+{
+    struct encoder *e = encoder_shape(device, table, capacity, L, training);
+    e->arena_bytes = encoder_bytes(device, table, capacity, L, training);
+    if (device->operations->allocate(device, &e->arena, e->arena_bytes, "the activations", error)) {
+        encoder_free(e);
+        return error_prefix(error, "%d windows at once", capacity);
+    }
+    lay_out(e, &(struct arena){.base = e->arena});
+    *encoder = e;
+    return STATUS_OK;
+}
+
+void encoder_free(struct encoder *e)
+{
+    if (!e) return;
+    if (e->arena) e->device->operations->release(e->device, e->arena);
+    memory_free(e->view);
+    memory_free(e->block);
+    memory_free(e->X);
+    memory_free(e);
+}
+
+void encoder_upload(struct encoder *e, const struct host_windows *host)
+{
+    const struct device_operations *o = e->device->operations;
+    struct device_windows *w = &e->windows;
+    CHECK(host->B <= e->capacity, "%d windows for an encoder of %d", host->B, e->capacity);
+    size_t B = (size_t)host->B, T = B * (size_t)e->L;
+    w->B = host->B;
+    o->upload(e->device, w->time, host->time, T * sizeof *w->time);
+    o->upload(e->device, w->magnitude, host->magnitude, T * sizeof *w->magnitude);
+    o->upload(e->device, w->error, host->error, T * sizeof *w->error);
+    o->upload(e->device, w->length, host->length, B * sizeof *w->length);
+    o->upload(e->device, w->start, host->start, B * sizeof *w->start);
+    o->upload(e->device, w->curve, host->curve, B * sizeof *w->curve);
+}
+
+/* The operations' arguments, the same for forward and backward. */
+
+static struct dropout dropout_at(const struct encoder *e, const struct pass *pass, int place)
+{
+    return (struct dropout){.rate = (float)pass->dropout,
+                            .seed = pass->seed,
+                            .epoch = pass->epoch,
+                            .purpose = RANDOM_DROPOUT + (uint32_t)place,
+                            .curve = e->windows.curve,
+                            .L = e->L};
+}
+
+static struct embed embed_of(struct encoder *e, const float *w, const struct pass *pass)
+{
+    const struct parameter_table *table = e->table;
+    return (struct embed){.windows = &e->windows,
+                          .masking = pass->masking,
+                          .D = table->model.width,
+                          .pe_base = table->model.pe_base,
+                          .token = table->model.token ? w + parameter_offset(table, "token") : NULL,
+                          .weight = w + parameter_offset(table, "embed.weight"),
+                          .bias = w + parameter_offset(table, "embed.bias"),
+                          .dropout = dropout_at(e, pass, 0),
+                          .X = e->X[0]};
+}
+
+static int64_t rows(const struct encoder *e)
+{
+    return (int64_t)e->windows.B * e->L;
+}
+
+static struct linear project_of(const struct encoder *e, int i, const float *w)
+{
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width;
+    return (struct linear){.T = rows(e),
+                           .in = D,
+                           .out = v->in_columns,
+                           .x = e->X[i],
+                           .x_stride = D,
+                           .weight = w + v->in_weight,
+                           .weight_stride = v->in_columns,
+                           .bias = w + v->in_bias,
+                           .y = e->block[i].P,
+                           .y_stride = v->in_columns};
+}
+
+static struct attention attention_of(const struct encoder *e, int i)
+{
+    const struct model_config *model = &e->table->model;
+    return (struct attention){.B = e->windows.B,
+                              .L = e->L,
+                              .D = model->width,
+                              .H = model->heads,
+                              .mask = model->mask,
+                              .alpha = model->alpha,
+                              .hidden = e->windows.hidden,
+                              .qkv = e->block[i].P,
+                              .qkv_stride = e->view[i].in_columns,
+                              .Z = e->block[i].Z,
+                              .saved = e->training ? e->block[i].saved : NULL};
+}
+
+static struct linear merge_of(const struct encoder *e, int i, const float *w)
+{
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width;
+    return (struct linear){.T = rows(e),
+                           .in = D,
+                           .out = D,
+                           .x = e->block[i].Z,
+                           .x_stride = D,
+                           .weight = w + v->merge_weight,
+                           .weight_stride = D,
+                           .bias = w + v->merge_bias,
+                           .y = e->block[i].merged,
+                           .y_stride = D};
+}
+
+static struct add_norm norm1_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
+{
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width;
+    return (struct add_norm){.T = rows(e),
+                             .D = D,
+                             .a = e->block[i].merged,
+                             .a_stride = D,
+                             .b = e->table->model.leak ? e->block[i].P + 3 * D : NULL,
+                             .b_stride = v->in_columns,
+                             .dropout = dropout_at(e, pass, 1 + 2 * i),
+                             .gain = w + v->norm1_gain,
+                             .bias = w + v->norm1_bias,
+                             .Y = e->block[i].Y};
+}
+
+static struct linear feed_in_of(const struct encoder *e, int i, const float *w)
+{
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width;
+    return (struct linear){.T = rows(e),
+                           .in = D,
+                           .out = v->ffn_columns,
+                           .x = e->block[i].Y,
+                           .x_stride = D,
+                           .weight = w + v->ffn_weight,
+                           .weight_stride = v->ffn_columns,
+                           .bias = w + v->ffn_bias,
+                           .y = e->block[i].G,
+                           .y_stride = v->ffn_columns,
+                           .tanh_columns = e->table->model.ffn};
+}
+
+static struct linear feed_out_of(const struct encoder *e, int i, const float *w)
+{
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width, F = e->table->model.ffn;
+    return (struct linear){.T = rows(e),
+                           .in = F,
+                           .out = D,
+                           .x = e->block[i].G,
+                           .x_stride = v->ffn_columns,
+                           .weight = w + v->ffn2_weight,
+                           .weight_stride = D,
+                           .bias = w + v->ffn2_bias,
+                           .y = e->block[i].F,
+                           .y_stride = D};
+}
+
+static struct add_norm norm2_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
+{
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width, F = e->table->model.ffn;
+    return (struct add_norm){.T = rows(e),
+                             .D = D,
+                             .a = e->block[i].F,
+                             .a_stride = D,
+                             .b = e->table->model.leak ? e->block[i].G + F : NULL,
+                             .b_stride = v->ffn_columns,
+                             .dropout = dropout_at(e, pass, 2 + 2 * i),
+                             .gain = w + v->norm2_gain,
+                             .bias = w + v->norm2_bias,
+                             .Y = e->X[i + 1]};
+}
+
+static struct readout readout_of(struct encoder *e, const float *w, float *totals)
+{
+    const struct parameter_table *table = e->table;
+    return (struct readout){.B = e->windows.B,
+                            .L = e->L,
+                            .D = table->model.width,
+                            .X = e->X[table->model.blocks],
+                            .gain = w + parameter_offset(table, "readout.norm.gain"),
+                            .norm_bias = w + parameter_offset(table, "readout.norm.bias"),
+                            .weight = w + parameter_offset(table, "readout.weight"),
+                            .bias = w + parameter_offset(table, "readout.bias"),
+                            .windows = &e->windows,
+                            .reconstruction = e->reconstruction,
+                            .window_error = e->window_error,
+                            .totals = totals};
+}
+
+static void block_forward(struct encoder *e, int i, const float *w, const struct pass *pass)
+{
+    const struct device_operations *o = e->device->operations;
+    struct linear project = project_of(e, i, w), merge = merge_of(e, i, w), feed_in = feed_in_of(e, i, w),
+                  feed_out = feed_out_of(e, i, w);
+    struct attention attention = attention_of(e, i);
+    struct add_norm norm1 = norm1_of(e, i, w, pass), norm2 = norm2_of(e, i, w, pass);
+    o->linear_forward(e->device, &project);
+    o->attention_forward(e->device, &attention);
+    o->linear_forward(e->device, &merge);
+    o->add_norm_forward(e->device, &norm1);
+    o->linear_forward(e->device, &feed_in);
+    o->linear_forward(e->device, &feed_out);
+    o->add_norm_forward(e->device, &norm2);
+}
+
+void encoder_forward(struct encoder *e, const float *w, const struct pass *pass, float *totals)
+{
+    struct embed embed = embed_of(e, w, pass);
+    struct readout readout = readout_of(e, w, totals);
+    e->device->operations->embed_forward(e->device, &embed);
+    for (int i = 0; i < e->table->model.blocks; i++) block_forward(e, i, w, pass);
+    e->device->operations->readout_forward(e->device, &readout);
+}
+
+/* d_X holds the gradient of the block's output before and of its input after. */
+static void block_backward(struct encoder *e, int i, const float *w, const struct pass *pass, float *g)
+{
+    const struct device_operations *o = e->device->operations;
+    const struct block_view *v = &e->view[i];
+    int D = e->table->model.width, F = e->table->model.ffn;
+    bool leak = e->table->model.leak;
+    struct linear project = project_of(e, i, w), merge = merge_of(e, i, w), feed_in = feed_in_of(e, i, w),
+                  feed_out = feed_out_of(e, i, w);
+    struct attention attention = attention_of(e, i);
+    struct add_norm norm1 = norm1_of(e, i, w, pass), norm2 = norm2_of(e, i, w, pass);
+    o->add_norm_backward(e->device, &norm2,
+                         &(struct add_norm_gradient){.d_Y = e->d_X,
+                                                     .d_a = e->d_X,
+                                                     .d_b = leak ? e->d_G + F : NULL,
+                                                     .d_gain = g + v->norm2_gain,
+                                                     .d_bias = g + v->norm2_bias});
+    o->linear_backward(
+        e->device, &feed_out,
+        &(struct linear_gradient){.d_y = e->d_X, .d_x = e->d_G, .d_weight = g + v->ffn2_weight, .d_bias = g + v->ffn2_bias});
+    o->linear_backward(
+        e->device, &feed_in,
+        &(struct linear_gradient){.d_y = e->d_G, .d_x = e->d_Y, .d_weight = g + v->ffn_weight, .d_bias = g + v->ffn_bias});
+    o->add_norm_backward(e->device, &norm1,
+                         &(struct add_norm_gradient){.d_Y = e->d_Y,
+                                                     .d_a = e->d_Y,
+                                                     .d_b = leak ? e->d_P + 3 * D : NULL,
+                                                     .d_gain = g + v->norm1_gain,
+                                                     .d_bias = g + v->norm1_bias});
+    o->linear_backward(
+        e->device, &merge,
+        &(struct linear_gradient){.d_y = e->d_Y, .d_x = e->d_X, .d_weight = g + v->merge_weight, .d_bias = g + v->merge_bias});
+    o->attention_backward(e->device, &attention, &(struct attention_gradient){.d_Z = e->d_X, .d_qkv = e->d_P});
+    o->linear_backward(
+        e->device, &project,
+        &(struct linear_gradient){.d_y = e->d_P, .d_x = e->d_X, .d_weight = g + v->in_weight, .d_bias = g + v->in_bias});
+    /* A bias of the keys shifts all scores of a query alike and softmax cannot see it: its gradient is zero, not the rounding
+     * of zero, which Adam would blow up to full steps. */
+    o->zero(e->device, g + v->in_bias + D, (size_t)D * sizeof *g);
+}
+
+void encoder_backward(struct encoder *e, const float *w, const struct pass *pass, float *g, bucket_filled *filled, void *context)
+{
+    const struct parameter_table *table = e->table;
+    const struct device_operations *o = e->device->operations;
+    int M = table->model.blocks;
+    CHECK(e->training, "backward of an encoder made for inference");
+    struct readout readout = readout_of(e, w, NULL);
+    o->readout_backward(e->device, &readout,
+                        &(struct readout_gradient){.d_X = e->d_X,
+                                                   .d_gain = g + parameter_offset(table, "readout.norm.gain"),
+                                                   .d_norm_bias = g + parameter_offset(table, "readout.norm.bias"),
+                                                   .d_weight = g + parameter_offset(table, "readout.weight"),
+                                                   .d_bias = g + parameter_offset(table, "readout.bias")});
+    if (filled) filled(context, table->block_offset[M], table->total + TOTALS - table->block_offset[M]);
+    for (int i = M - 1; i >= 0; i--) {
+        block_backward(e, i, w, pass, g);
+        if (filled) filled(context, table->block_offset[i], table->block_offset[i + 1] - table->block_offset[i]);
+    }
+    struct embed embed = embed_of(e, w, pass);
+    o->embed_backward(e->device, &embed,
+                      &(struct embed_gradient){.d_X = e->d_X,
+                                               .d_token = table->model.token ? g + parameter_offset(table, "token") : NULL,
+                                               .d_weight = g + parameter_offset(table, "embed.weight"),
+                                               .d_bias = g + parameter_offset(table, "embed.bias")});
+    if (filled) filled(context, 0, table->block_offset[0]);
+}
+
+void encoder_attention(struct encoder *e, int block, float *weights)
+{
+    struct attention attention = attention_of(e, block);
+    CHECK(e->training || block == e->table->model.blocks - 1 || e->table->model.blocks == 1,
+          "attention of block %d of an encoder that keeps the last one's", block);
+    e->device->operations->attention_weights(e->device, &attention, weights);
+}

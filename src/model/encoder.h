@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The Astromer encoder on one rank's device: forward, readout with the windows' errors, and backward, for Astromer 1, 2 and
+ * everything between (astromer.md "Model"). It is written once against device.h. All activations live in one arena that is
+ * allocated when the encoder is made; a step allocates nothing. Not collective: the model knows no other ranks. */
+#ifndef ASTROMER_MODEL_ENCODER_H
+#define ASTROMER_MODEL_ENCODER_H
+
+#include "device/device.h"
+#include "model/parameters.h"
+
+/* The activations of one block; T = B L rows. */
+struct block_activations {
+    float *P;      /* T x in_columns: query, key, value (, leak1) */
+    float *saved;  /* what attention's backward needs */
+    float *Z;      /* T x D: the heads' outputs */
+    float *merged; /* T x D */
+    float *Y;      /* T x D */
+    float *G;      /* T x ffn_columns: tanh(ffn1) (, leak2) */
+    float *F;      /* T x D */
+};
+
+struct encoder {
+    struct device *device;
+    const struct parameter_table *table;
+    int capacity, L;                    /* windows that fit */
+    bool training;                      /* backward is possible */
+    struct device_windows windows;      /* of the last upload */
+    float **X;                          /* M + 1: input embedding and each block's output, T x D */
+    struct block_activations *block;    /* M; without training all entries share their memory */
+    struct block_view *view;            /* M */
+    float *reconstruction, *window_error;
+    float *d_X, *d_Y, *d_P, *d_G;       /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
+    void *arena;
+    size_t arena_bytes;
+};
+
+/* Windows on the host, as a loader makes them: time (days, centred), magnitude, error: B x L, 0 on padding; length, start, curve: B. */
+struct host_windows {
+    int B;
+    const float *time, *magnitude, *error;
+    const int32_t *length, *start;
+    const int64_t *curve;
+};
+
+/* What a pass needs beside the parameters. */
+struct pass {
+    struct masking masking;
+    double dropout;         /* 0 in inference */
+    uint64_t seed;          /* of the dropout */
+    uint32_t epoch;
+};
+
+/* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
+typedef void bucket_filled(void *context, int64_t offset, int64_t count);
+
+/* Allocates for up to `capacity` windows of L steps. STATUS_FAILED when the device has too little memory. The device and the
+ * table must outlive the encoder. */
+int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
+                bool training, struct error *error);
+void encoder_free(struct encoder *encoder); /* NULL is fine */
+/* Bytes of an arena for `capacity` windows, without allocating. */
+size_t encoder_bytes(struct device *device, const struct parameter_table *table, int capacity, int L, bool training);
+
+/* Puts up to capacity windows on the device; the host memory may change when device wait or download has returned. */
+void encoder_upload(struct encoder *encoder, const struct host_windows *windows);
+/* From the uploaded windows to X[0 .. M], reconstruction and window_error. parameters: device memory, N. totals: TOTALS
+ * numbers in device memory, accumulated into, or NULL. Enqueues. */
+void encoder_forward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *totals);
+/* Gradient of sum_i e_i of the windows of the last forward (same pass), accumulated into gradient (N). Calls filled (NULL: not
+ * wanted) once for each bucket, from the readout to the embedding; the buckets cover the buffer; the first ends at
+ * N + TOTALS, since the totals stand behind the gradient. Enqueues. */
+void encoder_backward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *gradient,
+                      bucket_filled *filled, void *context);
+/* The softmax weights of one block of the last forward, B x H x L x L in device memory. */
+void encoder_attention(struct encoder *encoder, int block, float *weights);
+
+#endif
