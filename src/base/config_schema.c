@@ -270,6 +270,8 @@ const char *key_allowed(const struct key *key, char text[CONFIG_TEXT])
         snprintf(text, CONFIG_TEXT, "true or false");
     else if (key->type == KEY_WORD)
         list_words(key->words, text);
+    else if (key->minimum <= -MANY)
+        snprintf(text, CONFIG_TEXT, "any number");
     else if (key->maximum >= MANY)
         snprintf(text, CONFIG_TEXT, "%s%s%s or more", number_text(key->minimum, low), gap, unit);
     else

@@ -44,9 +44,11 @@ static int line_of(const yaml_event_t *event)
     return (int)event->start_mark.line + 1;
 }
 
-static int refuse(const struct reader *reader, int line, const char *what)
+static int refuse(const struct reader *reader, int line, const char *path, const char *what)
 {
-    return error_set(reader->error, STATUS_USAGE, "%s:%d: %s", reader->name, line, what);
+    char quoted[SHOWN_TEXT];
+    return error_set(reader->error, STATUS_USAGE, "%s:%d: %s%s%s", reader->name, line, shown(path, quoted), *path ? ": " : "",
+                     what);
 }
 
 /* True when line `line` (from 1) is indented with a tab, which YAML forbids and libyaml reports in riddles. */
@@ -78,8 +80,8 @@ static int syntax_error(const struct reader *reader)
                      tab_indents(reader, line) ? " (indent with spaces, not tabs)" : "");
 }
 
-/* The next event; the caller deletes it when this returns STATUS_OK. */
-static int next_event(struct reader *reader, yaml_event_t *event)
+/* The next event, at or below `path`; the caller deletes it when this returns STATUS_OK. */
+static int next_event(struct reader *reader, const char *path, yaml_event_t *event)
 {
     if (!yaml_parser_parse(&reader->parser, event)) return syntax_error(reader);
     const yaml_char_t *anchor = NULL, *tag = NULL;
@@ -101,7 +103,7 @@ static int next_event(struct reader *reader, yaml_event_t *event)
     if (!wrong) return STATUS_OK;
     int line = line_of(event);
     yaml_event_delete(event);
-    return refuse(reader, line, wrong);
+    return refuse(reader, line, path, wrong);
 }
 
 static bool is_null(const yaml_event_t *event)
@@ -117,14 +119,14 @@ static int read_map(struct reader *reader, const char *prefix, int depth);
 static int read_pair(struct reader *reader, const yaml_event_t *key, const char *prefix, int depth)
 {
     int line = line_of(key);
-    if (key->type != YAML_SCALAR_EVENT) return refuse(reader, line, "a key must be a word, not a map");
+    if (key->type != YAML_SCALAR_EVENT) return refuse(reader, line, prefix, "a key must be a word, not a map");
     const char *word = (const char *)key->data.scalar.value;
     char path[PATH_BYTES], quoted[SHOWN_TEXT];
     int length = snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", word);
     if (length < 0 || length >= PATH_BYTES)
         return error_set(reader->error, STATUS_USAGE, "%s:%d: unknown key \"%s\"", reader->name, line, shown(word, quoted));
     yaml_event_t value;
-    if (next_event(reader, &value) != STATUS_OK) return reader->error->status;
+    if (next_event(reader, path, &value) != STATUS_OK) return reader->error->status;
     int status = STATUS_OK;
     if (value.type == YAML_MAPPING_START_EVENT) {
         entries_add(reader->entries, path, NULL, true, line);
@@ -141,11 +143,11 @@ static int read_map(struct reader *reader, const char *prefix, int depth)
 {
     for (;;) {
         yaml_event_t event;
-        if (next_event(reader, &event) != STATUS_OK) return reader->error->status;
+        if (next_event(reader, prefix, &event) != STATUS_OK) return reader->error->status;
         bool end = event.type == YAML_MAPPING_END_EVENT;
         int status = STATUS_OK;
         if (!end && depth >= DEEPEST)
-            status = refuse(reader, line_of(&event), "maps are nested too deep for a config");
+            status = refuse(reader, line_of(&event), prefix, "maps are nested too deep for a config");
         else if (!end)
             status = read_pair(reader, &event, prefix, depth);
         yaml_event_delete(&event);
@@ -158,13 +160,14 @@ static int read_stream(struct reader *reader)
     int documents = 0;
     for (;;) {
         yaml_event_t event;
-        if (next_event(reader, &event) != STATUS_OK) return reader->error->status;
+        if (next_event(reader, "", &event) != STATUS_OK) return reader->error->status;
         yaml_event_type_t type = event.type;
         int status = STATUS_OK;
         if (type == YAML_DOCUMENT_START_EVENT && documents++)
-            status = refuse(reader, line_of(&event), "a second document (---) starts here; a config is one document");
+            status = refuse(reader, line_of(&event), "", "a second document (---) starts here; a config is one document");
         else if (type == YAML_SCALAR_EVENT && !is_null(&event))
-            status = refuse(reader, line_of(&event), "a config is a map: write \"key: value\" (with a blank after the colon)");
+            status =
+                refuse(reader, line_of(&event), "", "a config is a map: write \"key: value\" (with a blank after the colon)");
         else if (type == YAML_MAPPING_START_EVENT)
             status = read_map(reader, "", 0);
         yaml_event_delete(&event);
