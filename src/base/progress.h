@@ -7,11 +7,11 @@
 #include <stdbool.h>
 
 struct progress {
-    bool enabled;      /* false: every call does nothing */
-    bool terminal;     /* standard output is a terminal */
+    bool enabled;         /* false: every call does nothing */
+    bool terminal;        /* standard output is a terminal */
     double next_seconds;  /* when the next line may be shown */
     double every_seconds; /* 0.2 on a terminal, 10 elsewhere */
-    int width;         /* columns of the line on the screen now */
+    int width;            /* columns of the line on the screen now */
 };
 
 void progress_begin(struct progress *progress, bool enabled);

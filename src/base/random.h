@@ -45,8 +45,8 @@ RANDOM_INLINE uint32_t random_u32(uint64_t seed, uint32_t purpose, uint32_t epoc
     return r[element % 4];
 }
 
-/* Uniform in (0, 1), never 0 or 1; 24 bits. */
-RANDOM_INLINE float random_uniform(uint32_t bits) { return ((float)(bits >> 8) + 0.5f) * (1.0f / 16777216.0f); }
+/* Uniform in (0, 1), never 0 or 1. 23 bits and the half fill a float's 24 exactly; one bit more and the largest would round to 1. */
+RANDOM_INLINE float random_uniform(uint32_t bits) { return ((float)(bits >> 9) + 0.5f) * (1.0f / 8388608.0f); }
 
 /* Uniform in [0, n) for n >= 1 by multiply-shift; the bias is below n / 2^32. */
 RANDOM_INLINE uint32_t random_below(uint32_t bits, uint32_t n) { return (uint32_t)((uint64_t)bits * n >> 32); }
