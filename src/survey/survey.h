@@ -11,17 +11,18 @@
 struct survey {
     char *path;
     struct survey_identity identity;
-    int shards;             /* S */
+    int shards; /* S */
     int rank, ranks;
-    int64_t *count;         /* S: light curves of every shard */
-    int64_t *first_curve;   /* S + 1: survey index of each shard's first curve; [S] = light curves in all */
-    int64_t observations;   /* in all */
-    struct shard *shard;    /* S; opened only where s mod ranks == rank */
+    int64_t *count;       /* S: light curves of every shard */
+    int64_t *first_curve; /* S + 1: survey index of each shard's first curve; [S] = light curves in all */
+    int64_t observations; /* in all */
+    struct shard *shard;  /* S; opened only where s mod ranks == rank */
 };
 
 /* Opens the shards this rank owns and checks that all S are there, whole and of one survey. They become resident when the
- * rank's shards fit in memory_bytes. Collective over comm; a failure on any rank is returned on all. More ranks than shards is
- * STATUS_USAGE. */
+ * rank's shards fit in memory_bytes. Files with other names in the folder are ignored. Collective over comm; a failure on any
+ * rank is returned on all, and then there is nothing to close. More ranks than shards is STATUS_USAGE. survey_close is fine on
+ * a zeroed struct. */
 int survey_open(struct survey *survey, const char *path, struct comm *comm, int64_t memory_bytes, struct error *error);
 void survey_close(struct survey *survey);
 bool survey_owns(const struct survey *survey, int shard);
@@ -31,15 +32,16 @@ bool survey_owns(const struct survey *survey, int shard);
 enum part { PART_ALL, PART_TRAINING, PART_VALIDATION };
 struct selection {
     const struct survey *survey;
-    int64_t *count;      /* S: selected curves of every shard, all shards */
-    int32_t **curve;     /* S: for owned shards, places of the selected curves in the shard, ascending; else NULL */
+    int64_t *count;  /* S: selected curves of every shard, all shards */
+    int32_t **curve; /* S: for owned shards, places of the selected curves in the shard, ascending; else NULL */
     int64_t total;
 };
-/* Collective over comm (counts of every shard are shared). */
+/* Collective over comm (counts of every shard are shared). A share outside [0, 1] is STATUS_USAGE. The survey must outlive the
+ * selection; selection_release is fine on a zeroed struct. */
 int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part, double share,
                   struct error *error);
 void selection_release(struct selection *selection);
-/* In [0, 1): FNV-1a 64 of the id's bytes, finalised by the SplitMix64 mixer, times 2^-64. */
+/* In [0, 1): FNV-1a 64 of the id's bytes, finalised by the SplitMix64 mixer, its high 53 bits times 2^-53. */
 double id_hash(const char *id);
 
 #endif

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening a survey: rank 0 looks at the folder, every rank opens its own shards, and all agree before anyone goes on. The
+ * selection splits the light curves by a hash of their ids into a training and a validation part. */
+#include "survey/survey.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+enum { SHARDS_MAX = 65536, PATH_BYTES = 4096 };
+
+/* True when `name` is exactly what shard_file_name makes; whatever else lies in the folder is not ours. */
+static bool parse_shard_name(const char *name, int *shard, int *shards)
+{
+    char expected[SHARD_NAME_BYTES];
+    if (sscanf(name, "shard-%9d-of-%9d.h5", shard, shards) != 2 || *shard < 0 || *shards < 0) return false;
+    shard_file_name(expected, *shard, *shards);
+    return !strcmp(name, expected);
+}
+
+/* Takes note of one file of the folder. `there` has SHARDS_MAX entries; *shards is 0 before the first shard. */
+static int note_file(const char *path, const char *name, bool *there, int *shards, struct error *error)
+{
+    int shard, of;
+    if (!parse_shard_name(name, &shard, &of)) return STATUS_OK;
+    if (of < 1 || of > SHARDS_MAX || shard >= of)
+        return error_set(error, STATUS_FAILED, "%s/%s: no survey has such a shard, at most %d shards are numbered from 0", path,
+                         name, SHARDS_MAX);
+    if (*shards && *shards != of)
+        return error_set(error, STATUS_FAILED, "%s: holds shards of two surveys, one of %d and one of %d shards; keep one", path,
+                         *shards, of);
+    *shards = of;
+    there[shard] = true;
+    return STATUS_OK;
+}
+
+/* S of the survey in the folder; all S files are there. */
+static int count_shards(const char *path, int *shards, struct error *error)
+{
+    bool *there = memory_zeroed(SHARDS_MAX, sizeof *there, "the list of shards");
+    DIR *folder = opendir(path);
+    *shards = 0;
+    if (!folder) {
+        error_set(error, STATUS_FAILED, "%s: %s; a survey is a folder that astromer ingest has made", path,
+                  errno == ENOTDIR ? "is not a folder" : strerror(errno));
+        goto cleanup;
+    }
+    struct dirent *entry;
+    while ((entry = readdir(folder)))
+        if (note_file(path, entry->d_name, there, shards, error)) goto cleanup;
+    if (*shards == 0) {
+        error_set(error, STATUS_FAILED, "%s: holds no shards (shard-00000-of-...h5); make a survey with astromer ingest", path);
+        goto cleanup;
+    }
+    int missing = 0, first = -1;
+    for (int s = *shards - 1; s >= 0; s--) {
+        missing += !there[s];
+        if (!there[s]) first = s;
+    }
+    if (missing) {
+        char name[SHARD_NAME_BYTES];
+        shard_file_name(name, first, *shards);
+        error_set(error, STATUS_FAILED, "%s/%s: is missing (%d of %d shards are there); copy it here or ingest again", path, name,
+                  *shards - missing, *shards);
+    }
+cleanup:
+    if (folder) closedir(folder);
+    memory_free(there);
+    return error->status;
+}
+
+static void shard_path(char path[PATH_BYTES], const struct survey *survey, int shard)
+{
+    char name[SHARD_NAME_BYTES];
+    shard_file_name(name, shard, survey->shards);
+    snprintf(path, PATH_BYTES, "%s/%s", survey->path, name);
+}
+
+/* What must be equal in every shard. */
+struct fingerprint {
+    char survey_id[sizeof((struct survey_identity *)0)->survey_id];
+    uint64_t rest; /* of band and classes */
+};
+
+static const uint64_t fnv_start = 0xcbf29ce484222325u;
+
+static uint64_t fnv1a(uint64_t hash, const char *text)
+{
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) hash = (hash ^ *c) * 0x100000001b3u;
+    return hash;
+}
+
+static struct fingerprint fingerprint_of(const struct survey_identity *identity)
+{
+    struct fingerprint print = {.rest = fnv1a(fnv_start, identity->band)};
+    memcpy(print.survey_id, identity->survey_id, sizeof print.survey_id);
+    print.survey_id[sizeof print.survey_id - 1] = 0;
+    for (int c = 0; c < identity->class_count; c++) print.rest = fnv1a(print.rest * 31 + 1, identity->classes[c]);
+    return print;
+}
+
+/* The shard is the one that its name says and belongs to the survey of `first`, the fingerprint of shard 0. */
+static int check_shard(const struct survey *survey, int s, const struct fingerprint *first, struct error *error)
+{
+    const struct shard *shard = &survey->shard[s];
+    struct fingerprint own = fingerprint_of(&shard->identity);
+    if (shard->index != s || shard->shards != survey->shards)
+        return error_set(error, STATUS_FAILED, "%s: is shard %d of %d by its content, not what its name says", shard->path,
+                         shard->index, shard->shards);
+    if (strcmp(own.survey_id, first->survey_id))
+        return error_set(error, STATUS_FAILED, "%s: belongs to another survey than shard 0 (survey_id %s, not %s)", shard->path,
+                         own.survey_id, first->survey_id);
+    if (own.rest != first->rest)
+        return error_set(error, STATUS_FAILED, "%s: has another band or other classes than shard 0", shard->path);
+    if (shard->count > INT32_MAX)
+        return error_set(error, STATUS_FAILED, "%s: has %lld light curves, a shard can have %d", shard->path,
+                         (long long)shard->count, INT32_MAX);
+    for (int64_t c = 0; c < shard->count; c++)
+        if (shard->offset[c + 1] - shard->offset[c] > INT32_MAX)
+            return error_set(error, STATUS_FAILED, "%s: light curve %s has more than %d observations", shard->path, shard->id[c],
+                             INT32_MAX);
+    return STATUS_OK;
+}
+
+/* Opens the shards this rank owns, resident when all of them fit. */
+static int open_shards(struct survey *survey, int64_t memory_bytes, struct error *error)
+{
+    char path[PATH_BYTES];
+    int64_t needed_bytes = 0, bytes;
+    for (int s = survey->rank; s < survey->shards; s += survey->ranks) {
+        shard_path(path, survey, s);
+        if (shard_bytes(path, &bytes, error)) return error->status;
+        needed_bytes += bytes;
+    }
+    for (int s = survey->rank; s < survey->shards; s += survey->ranks) {
+        shard_path(path, survey, s);
+        if (shard_open(&survey->shard[s], path, needed_bytes <= memory_bytes, error)) return error->status;
+        survey->count[s] = survey->shard[s].count;
+        survey->observations += survey->shard[s].observations;
+    }
+    return STATUS_OK;
+}
+
+static void copy_identity(struct survey_identity *copy, const struct survey_identity *identity)
+{
+    *copy = *identity;
+    copy->cuts = memory_string(identity->cuts ? identity->cuts : "");
+    copy->classes = identity->class_count ? memory_new((size_t)identity->class_count, sizeof *copy->classes, "classes") : NULL;
+    for (int c = 0; c < identity->class_count; c++) copy->classes[c] = memory_string(identity->classes[c]);
+}
+
+int survey_open(struct survey *survey, const char *path, struct comm *comm, int64_t memory_bytes, struct error *error)
+{
+    *survey = (struct survey){.path = memory_string(path), .rank = comm_rank(comm), .ranks = comm_size(comm)};
+    int shards = 0;
+    if (survey->rank == 0) count_shards(path, &shards, error);
+    if (comm_agree(comm, error)) goto cleanup;
+    comm_broadcast(comm, &shards, sizeof shards, 0);
+    if (survey->ranks > shards) {
+        error_set(error, STATUS_USAGE, "%s: has %d shards and cannot be shared by %d ranks; start at most %d", path, shards,
+                  survey->ranks, shards);
+        goto cleanup;
+    }
+    survey->shards = shards;
+    survey->count = memory_zeroed((size_t)shards, sizeof *survey->count, "a survey");
+    survey->first_curve = memory_zeroed((size_t)shards + 1, sizeof *survey->first_curve, "a survey");
+    survey->shard = memory_zeroed((size_t)shards, sizeof *survey->shard, "a survey");
+
+    open_shards(survey, memory_bytes, error);
+    if (comm_agree(comm, error)) goto cleanup;
+    struct fingerprint first = fingerprint_of(&survey->shard[survey->rank].identity); /* rank 0's is shard 0's */
+    comm_broadcast(comm, &first, sizeof first, 0);
+    for (int s = survey->rank; s < shards && !error->status; s += survey->ranks) check_shard(survey, s, &first, error);
+    if (comm_agree(comm, error)) goto cleanup;
+
+    copy_identity(&survey->identity, &survey->shard[survey->rank].identity);
+    comm_sum_int64(comm, survey->count, shards);
+    comm_sum_int64(comm, &survey->observations, 1);
+    for (int s = 0; s < shards; s++) survey->first_curve[s + 1] = survey->first_curve[s] + survey->count[s];
+cleanup:
+    if (error->status) survey_close(survey);
+    return error->status;
+}
+
+void survey_close(struct survey *survey)
+{
+    for (int s = 0; survey->shard && s < survey->shards; s++)
+        if (survey->shard[s].path) shard_close(&survey->shard[s]);
+    survey_identity_release(&survey->identity);
+    memory_free(survey->shard);
+    memory_free(survey->count);
+    memory_free(survey->first_curve);
+    memory_free(survey->path);
+    *survey = (struct survey){0};
+}
+
+bool survey_owns(const struct survey *survey, int shard)
+{
+    return shard % survey->ranks == survey->rank;
+}
+
+double id_hash(const char *id)
+{
+    uint64_t hash = fnv1a(fnv_start, id);
+    hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9u;
+    hash = (hash ^ hash >> 27) * 0x94d049bb133111ebu;
+    hash ^= hash >> 31;
+    return (double)(hash >> 11) * 0x1p-53;
+}
+
+static bool selected(const struct shard *shard, int64_t curve, enum part part, double share)
+{
+    if (part == PART_ALL) return true;
+    return (id_hash(shard->id[curve]) < share) == (part == PART_VALIDATION);
+}
+
+int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part, double share,
+                  struct error *error)
+{
+    *selection = (struct selection){.survey = survey};
+    if (part != PART_ALL && !(share >= 0 && share <= 1))
+        return error_set(error, STATUS_USAGE, "a share of %g of the light curves for validation is not between 0 and 1", share);
+    selection->count = memory_zeroed((size_t)survey->shards, sizeof *selection->count, "a selection");
+    selection->curve = memory_zeroed((size_t)survey->shards, sizeof *selection->curve, "a selection");
+    for (int s = survey->rank; s < survey->shards; s += survey->ranks) {
+        const struct shard *shard = &survey->shard[s];
+        int64_t count = 0;
+        selection->curve[s] = memory_new((size_t)shard->count, sizeof **selection->curve, "a selection");
+        for (int64_t c = 0; c < shard->count; c++)
+            if (selected(shard, c, part, share)) selection->curve[s][count++] = (int32_t)c;
+        selection->count[s] = count;
+    }
+    comm_sum_int64(comm, selection->count, survey->shards);
+    for (int s = 0; s < survey->shards; s++) selection->total += selection->count[s];
+    return STATUS_OK;
+}
+
+void selection_release(struct selection *selection)
+{
+    for (int s = 0; selection->curve && s < selection->survey->shards; s++) memory_free(selection->curve[s]);
+    memory_free(selection->curve);
+    memory_free(selection->count);
+    *selection = (struct selection){0};
+}
