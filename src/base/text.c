@@ -108,11 +108,12 @@ bool text_boolean(const char *text, bool *value)
 
 const char *number_text(double value, char text[NUMBER_TEXT])
 {
+    char shortest[NUMBER_TEXT];
     for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, NUMBER_TEXT, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
+        snprintf(shortest, sizeof shortest, "%.*g", digits, value);
+        if (strtod(shortest, NULL) == value) break;
     }
-    return text;
+    return memcpy(text, shortest, NUMBER_TEXT);
 }
 
 int utf8_next(const char *text, int *bytes)
