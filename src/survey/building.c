@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Rank 0 does all that is to be done with the folders; the others wait for its word. */
+#include "survey/building.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Fills the names; slashes at the end of OUT mean nothing. */
+static int name_folders(struct building *building, const char *out, struct error *error)
+{
+    size_t length = strlen(out);
+    while (length > 1 && out[length - 1] == '/') length--;
+    if (length == 0 || length >= PATH_MAX - 64)
+        return error_set(error, STATUS_USAGE, "--out needs the path of the survey to make, not %s",
+                         length ? "one this long" : "nothing");
+    memcpy(building->out, out, length);
+    building->out[length] = 0;
+    const char *slash = strrchr(building->out, '/'), *name = slash ? slash + 1 : building->out;
+    if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
+        return error_set(error, STATUS_USAGE, "--out %s: give the survey's folder a name", building->out);
+    if (strlen(name) >= sizeof building->name - 16)
+        return error_set(error, STATUS_USAGE, "--out %s: the name is too long", building->out);
+    strcpy(building->name, name);
+    snprintf(building->partial, sizeof building->partial, "%s.partial", building->out);
+    return STATUS_OK;
+}
+
+static int check_free(const char *out, struct error *error)
+{
+    struct stat status;
+    if (stat(out, &status))
+        return errno == ENOENT ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot be looked at: %s", out, strerror(errno));
+    DIR *folder = S_ISDIR(status.st_mode) ? opendir(out) : NULL;
+    bool empty = folder != NULL;
+    struct dirent *entry;
+    while (empty && (entry = readdir(folder))) empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+    if (folder) closedir(folder);
+    return empty ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: is there already; remove it or choose another --out", out);
+}
+
+/* Removes the folder if it holds nothing but what a build makes. */
+static int remove_partial(const char *partial, struct error *error)
+{
+    char path[PATH_MAX + 512];
+    DIR *folder = opendir(partial);
+    if (!folder) {
+        if (errno == ENOENT) return STATUS_OK;
+        return error_set(error, STATUS_FAILED, "%s: is in the way and cannot be removed: %s", partial, strerror(errno));
+    }
+    struct dirent *entry;
+    while ((entry = readdir(folder))) {
+        if (strncmp(entry->d_name, "spill-", 6) && strncmp(entry->d_name, "shard-", 6)) continue;
+        snprintf(path, sizeof path, "%s/%s", partial, entry->d_name);
+        unlink(path);
+    }
+    closedir(folder);
+    if (rmdir(partial))
+        return error_set(error, STATUS_FAILED, "%s: is in the way and cannot be removed: %s", partial, strerror(errno));
+    return STATUS_OK;
+}
+
+/* Makes the folders above OUT that are missing. */
+static int make_parents(struct building *building, struct error *error)
+{
+    char path[PATH_MAX];
+    strcpy(path, building->out);
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (!mkdir(path, 0777))
+            building->made_parents++;
+        else if (errno != EEXIST)
+            return error_set(error, STATUS_FAILED, "%s: cannot be made: %s", path, strerror(errno));
+        *slash = '/';
+    }
+    return STATUS_OK;
+}
+
+static void remove_parents(struct building *building)
+{
+    char path[PATH_MAX], *slash;
+    strcpy(path, building->out);
+    for (; building->made_parents && (slash = strrchr(path, '/')); building->made_parents--) {
+        while (slash > path && slash[-1] == '/') slash--;
+        *slash = 0;
+        if (rmdir(path)) return;
+    }
+}
+
+int building_begin(struct building *building, const char *out, struct comm *comm, struct error *error)
+{
+    *building = (struct building){.made_parents = 0};
+    if (!name_folders(building, out, error) && comm_rank(comm) == 0) {
+        if (!check_free(building->out, error) && !remove_partial(building->partial, error)) make_parents(building, error);
+        if (!error->status && mkdir(building->partial, 0777))
+            error_set(error, STATUS_FAILED, "%s: cannot be made: %s", building->partial, strerror(errno));
+        if (error->status) remove_parents(building);
+    }
+    return comm_agree(comm, error);
+}
+
+/* OUT.partial becomes OUT, which may be an empty folder. */
+static int give_name(const struct building *building, struct error *error)
+{
+    if (rename(building->partial, building->out))
+        return error_set(error, STATUS_FAILED, "%s: cannot be renamed to %s: %s", building->partial, building->out,
+                         strerror(errno));
+    char parent[PATH_MAX];
+    strcpy(parent, building->out);
+    char *slash = strrchr(parent, '/');
+    if (slash) slash[slash == parent] = 0;
+    int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd); /* so that the name is on the disk too; not every file system can */
+        close(fd);
+    }
+    return STATUS_OK;
+}
+
+int building_end(struct building *building, struct comm *comm, struct error *error)
+{
+    comm_agree(comm, error);
+    if (comm_rank(comm) == 0) {
+        struct error ignored = {0};
+        if (!error->status) give_name(building, error);
+        if (error->status && building->partial[0]) {
+            remove_partial(building->partial, &ignored);
+            remove_parents(building);
+        }
+    }
+    return comm_agree(comm, error);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The usual names, the most telling first: a table with both `mjd` and `hjd` gives its `mjd`. */
+#include "survey/columns.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/text.h"
+#include "survey/fields.h"
+
+static const char *const id_names[] = {"id",        "star_id",    "starid",    "object_id", "objectid", "objid",     "obj_id",
+                                       "oid",       "source_id",  "sourceid",  "lc_id",     "asas_id",  "asassn_id", "macho_id",
+                                       "ogle_id",   "atlas_id",   "target_id", "star",      "object",   "source",    "name",
+                                       "star_name", "identifier", "curve",     "target",    NULL};
+static const char *const time_names[] = {"mjd", "time", "mjd_obs", "obs_mjd",  "obsmjd",  "time_mjd", "hmjd", "bmjd", "date_mjd",
+                                         "hjd", "bjd",  "jd",      "obs_time", "obstime", "epoch",    "date", "t",    NULL};
+static const char *const magnitude_names[] = {"mag",     "magnitude", "mags", "magnitudes", "psfmag",
+                                              "mag_psf", "obs_mag",   "vmag", "m",          NULL};
+static const char *const error_names[] = {
+    "err",       "error",   "mag_err", "magerr",  "mag_error",   "magerror",    "err_mag", "errmag",    "magnitude_error",
+    "e_mag",     "emag",    "dmag",    "mag_unc", "magunc",      "merr",        "sigma",   "sigma_mag", "sigmapsf",
+    "mag_sigma", "mag_std", "errors",  "unc",     "uncertainty", "e_magnitude", "dm",      NULL};
+static const char *const class_names[] = {"class",    "label",    "type",  "classname", "class_name", "variability_type",
+                                          "var_type", "category", "alias", "target",    NULL};
+static const char *const *const usual[] = {id_names, time_names, magnitude_names, error_names, class_names};
+static const char *const column_words[COLUMNS_NAMED + 1] = {"id", "time", "magnitude", "error", NULL};
+
+static int find(const struct text *fields, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (text_is(fields[i], name)) return i;
+    return -1;
+}
+
+int column_usual(const struct text *fields, int count, enum column column)
+{
+    for (const char *const *name = usual[column]; *name; name++) {
+        int found = find(fields, count, *name);
+        if (found >= 0) return found;
+    }
+    return -1;
+}
+
+int column_find(const struct columns *columns, const struct text *fields, int count, enum column column)
+{
+    if (columns->name[column]) return find(fields, count, columns->name[column]);
+    return column_usual(fields, count, column);
+}
+
+/* One `word=name` of the option. */
+static int read_name(struct columns *columns, char *pair, struct error *error)
+{
+    char quoted[SHOWN_TEXT];
+    char *equals = strchr(pair, '=');
+    if (!equals || equals == pair || !equals[1])
+        return error_set(error, STATUS_USAGE,
+                         "--columns has '%s', but wants id=NAME,time=NAME,magnitude=NAME,error=NAME, any of them",
+                         shown(pair, quoted));
+    *equals = 0;
+    for (int c = 0; c < COLUMNS_NAMED; c++) {
+        if (strcmp(pair, column_words[c])) continue;
+        if (columns->name[c]) return error_set(error, STATUS_USAGE, "--columns names the column %s twice", pair);
+        columns->name[c] = memory_string(equals + 1);
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_USAGE, "--columns knows id, time, magnitude and error, not '%s'", shown(pair, quoted));
+}
+
+int columns_read(struct columns *columns, const char *option, struct error *error)
+{
+    *columns = (struct columns){{NULL}};
+    if (!option) return STATUS_OK;
+    char *copy = memory_string(option), *rest = copy, *pair;
+    while ((pair = strsep(&rest, ",")))
+        if (read_name(columns, pair, error)) break;
+    memory_free(copy);
+    if (error->status) columns_release(columns);
+    return error->status;
+}
+
+void columns_release(struct columns *columns)
+{
+    for (int c = 0; c < COLUMNS_NAMED; c++) memory_free(columns->name[c]);
+    *columns = (struct columns){{NULL}};
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which column of a table is which: by the names that surveys usually give them, or as `--columns` says. */
+#ifndef ASTROMER_SURVEY_COLUMNS_H
+#define ASTROMER_SURVEY_COLUMNS_H
+
+#include "base/error.h"
+#include "survey/reader.h"
+
+enum column { COLUMN_ID, COLUMN_TIME, COLUMN_MAGNITUDE, COLUMN_ERROR, COLUMN_CLASS };
+enum { COLUMNS_NAMED = COLUMN_ERROR + 1 };
+
+/* The place of the field whose name is most usual for the column, in any case, or -1. */
+int column_usual(const struct text *fields, int count, enum column column);
+
+/* Names from `--columns id=..,time=..,magnitude=..,error=..`; NULL where the usual names hold. */
+struct columns {
+    char *name[COLUMNS_NAMED]; /* owned */
+};
+/* `option` NULL gives the usual names. A word that is not one of the four is STATUS_USAGE. */
+int columns_read(struct columns *columns, const char *option, struct error *error);
+void columns_release(struct columns *columns);
+
+/* The place of the column under the name given for it or else its usual one, or -1. */
+int column_find(const struct columns *columns, const struct text *fields, int count, enum column column);
+
+#endif
