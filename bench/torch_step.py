@@ -207,7 +207,7 @@ def refuse_reference_blas(blas):
     """Debian's torch multiplies with whatever libblas.so.3 is; the reference one is 30 times slower than it need be."""
     if re.fullmatch(r'/usr/lib/[^,]*/blas/libblas\.so\.3[.0-9]*', blas):
         raise ValueError(f'PyTorch would multiply with the reference BLAS ({blas}), which makes no fair comparison: '
-                         'install libopenblas0-pthread, or give --any-blas')
+                         'install libopenblas0-openmp, or give --any-blas')
 
 
 def parse_arguments():
