@@ -6,6 +6,8 @@
 #include "commands/commands.h"
 
 const struct command command_table[] = {
+    {"ingest", command_ingest, "raw survey files become a survey: shards of light curves, cut, filtered and labelled"},
+    {"check", command_check, "recompute golden files on a device: the self-test of a new machine"},
     {"help", command_help, "this overview, a command's options, the keys of a config"},
     {NULL, NULL, NULL},
 };

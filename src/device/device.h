@@ -39,7 +39,8 @@ void device_close(struct device *device); /* NULL is fine */
  * given with MASKING_GIVEN. */
 struct device_windows {
     int B, L;
-    float *time, *magnitude, *error; /* B x L */
+    double *time;                    /* B x L: days from the window's mean time */
+    float *magnitude, *error;        /* B x L */
     int32_t *length, *start;         /* B */
     int64_t *curve;                  /* B */
     float *target;                   /* B x L: magnitude minus the mean over the window's real observations; 0 on padding */

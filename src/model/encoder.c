@@ -29,8 +29,9 @@ static float *take_floats(struct arena *arena, size_t count)
 
 static void lay_out_windows(struct device_windows *w, struct arena *arena, size_t B, size_t T)
 {
-    float **fields[] = {&w->time, &w->magnitude, &w->error, &w->target, &w->probed, &w->hidden, &w->modified, &w->weight};
+    float **fields[] = {&w->magnitude, &w->error, &w->target, &w->probed, &w->hidden, &w->modified, &w->weight};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) *fields[i] = take_floats(arena, T);
+    w->time = take(arena, T, sizeof *w->time);
     w->length = take(arena, B, sizeof *w->length);
     w->start = take(arena, B, sizeof *w->start);
     w->curve = take(arena, B, sizeof *w->curve);

@@ -38,7 +38,8 @@ struct encoder {
 /* Windows on the host, as a loader makes them: time (days, centred), magnitude, error: B x L, 0 on padding; length, start, curve: B. */
 struct host_windows {
     int B;
-    const float *time, *magnitude, *error;
+    const double *time;
+    const float *magnitude, *error;
     const int32_t *length, *start;
     const int64_t *curve;
 };

@@ -2,7 +2,11 @@
  *
  * Attention, one (window, head) at a time on one thread, its matrices small enough for the second-level cache. Where alpha makes
  * the weight of a hidden key exactly zero in float32, only the visible keys are gathered and multiplied: the same numbers from
- * less work. Saved for backward: the softmax weights of the keys in use. */
+ * less work. Saved for backward: the softmax weights of the keys in use.
+ *
+ * Keys and values are used without their means over the keys: a mean key shifts all scores of a query alike, which softmax cannot
+ * see, and a mean value comes back whole since the weights add up to 1. What is left is smaller and so are its rounding errors,
+ * which the differences of softmax's gradient would show. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -11,6 +15,7 @@
 #include "device/cpu/vector_math.h"
 
 /* exp(ALPHA_ZERO + any score) is 0 in float32; a float32 score plus ALPHA_SWALLOWS is ALPHA_SWALLOWS. */
+enum { CENTRE_COLUMNS = 32, KEYS_PER_SUM = 48 };
 static const double ALPHA_ZERO = -1e4, ALPHA_SWALLOWS = -1e8;
 
 /* One (window, head): which keys take part, and working memory. */
@@ -23,7 +28,8 @@ struct head {
     int keys;             /* keys that take part */
     int *key;             /* their steps, ascending */
     bool uniform, biased; /* every key of the window swallowed; a bias has to be added to the scores */
-    float *K, *V;         /* keys x dh, gathered, dense */
+    float *K, *V;         /* keys x dh, gathered, dense, without their means */
+    float *mean;          /* dh: the mean value */
     float *weights;       /* L x keys */
     float *work;          /* L x L + 2 L dh more */
 };
@@ -31,14 +37,14 @@ struct head {
 static size_t head_scratch(const struct attention *a)
 {
     size_t L = (size_t)a->L, dh = (size_t)(a->D / a->H);
-    return 4 * L * dh + L * L + L + 16;
+    return 4 * L * dh + L * L + L + dh;
 }
 
-/* c (+)= alpha op(a) op(b); row-major. Inside a parallel region oneDNN runs it on the calling thread. */
+/* c = alpha op(a) op(b) + beta c; row-major. Inside a parallel region oneDNN runs it on the calling thread. */
 static void multiply(char transpose_a, char transpose_b, int M, int N, int K, float alpha, const float *a, int64_t a_stride,
-                     const float *b, int64_t b_stride, float *c, int64_t c_stride)
+                     const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride)
 {
-    dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, M, N, K, alpha, a, a_stride, b, b_stride, 0.0f, c, c_stride);
+    dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, M, N, K, alpha, a, a_stride, b, b_stride, beta, c, c_stride);
     CHECK(status == dnnl_success, "oneDNN: a product of attention failed with status %d", (int)status);
 }
 
@@ -56,6 +62,20 @@ static void choose_keys(struct head *h)
     h->uniform = a->alpha <= ALPHA_SWALLOWS;
 }
 
+/* Takes the mean row from every row of a dense matrix and keeps it in `mean`. */
+static void centre_rows(float *matrix, int rows, int columns, float *mean)
+{
+    for (int first = 0; first < columns; first += CENTRE_COLUMNS) {
+        int width = columns - first < CENTRE_COLUMNS ? columns - first : CENTRE_COLUMNS;
+        double sums[CENTRE_COLUMNS] = {0};
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < width; j++) sums[j] += (double)matrix[(size_t)i * (size_t)columns + (size_t)(first + j)];
+        for (int j = 0; j < width; j++) mean[first + j] = (float)(sums[j] / rows);
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) matrix[(size_t)i * (size_t)columns + (size_t)j] -= mean[j];
+}
+
 static void head_begin(struct head *h, const struct attention *a, int index, float *scratch)
 {
     int b = index / a->H, L = a->L, dh = a->D / a->H;
@@ -65,7 +85,8 @@ static void head_begin(struct head *h, const struct attention *a, int index, flo
     h->Q = rows;
     h->hidden = a->hidden + (int64_t)b * L;
     h->K = scratch, h->V = h->K + (size_t)L * (size_t)dh, h->work = h->V + (size_t)L * (size_t)dh;
-    h->key = (int *)(h->work + 2 * (size_t)L * (size_t)dh + (size_t)L * (size_t)L);
+    h->mean = h->work + 2 * (size_t)L * (size_t)dh + (size_t)L * (size_t)L;
+    h->key = (int *)(h->mean + dh);
     h->weights = a->saved ? a->saved + (int64_t)index * L * L : h->work;
     choose_keys(h);
     for (int k = 0; k < h->keys; k++) {
@@ -73,6 +94,8 @@ static void head_begin(struct head *h, const struct attention *a, int index, flo
         memcpy(h->K + (size_t)k * (size_t)dh, row + a->D, (size_t)dh * sizeof(float));
         memcpy(h->V + (size_t)k * (size_t)dh, row + 2 * a->D, (size_t)dh * sizeof(float));
     }
+    centre_rows(h->K, h->keys, dh, h->mean);
+    centre_rows(h->V, h->keys, dh, h->mean);
 }
 
 /* alpha mask of one query. What is the same for all keys cancels in the softmax and is left out: a hidden query of mask QK. */
@@ -85,17 +108,18 @@ static void add_bias(const struct head *h, int q, float *scores)
 
 static void softmax_row(float *scores, int count)
 {
-    float highest = -INFINITY, sum = 0;
+    float highest = -INFINITY;
+    double sum = 0;
 #pragma omp simd reduction(max : highest)
     for (int k = 0; k < count; k++) highest = scores[k] > highest ? scores[k] : highest;
 #pragma omp simd reduction(+ : sum)
     for (int k = 0; k < count; k++) {
         scores[k] = vector_exp(scores[k] - highest);
-        sum += scores[k];
+        sum += (double)scores[k];
     }
-    float inverse = 1.0f / sum;
+    float inverse = (float)(1 / sum), rest = (float)(1 / sum - (double)inverse);
 #pragma omp simd
-    for (int k = 0; k < count; k++) scores[k] *= inverse;
+    for (int k = 0; k < count; k++) scores[k] = scores[k] * inverse + scores[k] * rest;
 }
 
 static void head_weights(const struct head *h)
@@ -105,7 +129,7 @@ static void head_weights(const struct head *h)
         for (int i = 0; i < L * L; i++) h->weights[i] = 1.0f / (float)L;
         return;
     }
-    multiply('N', 'T', L, h->keys, h->dh, h->scale, h->Q, h->a->qkv_stride, h->K, h->dh, h->weights, h->keys);
+    multiply('N', 'T', L, h->keys, h->dh, h->scale, h->Q, h->a->qkv_stride, h->K, h->dh, 0.0f, h->weights, h->keys);
     for (int q = 0; q < L; q++) {
         if (h->biased) add_bias(h, q, h->weights + (size_t)q * (size_t)h->keys);
         softmax_row(h->weights + (size_t)q * (size_t)h->keys, h->keys);
@@ -118,6 +142,17 @@ size_t cpu_attention_saved_count(struct device *device, int B, int L, int D, int
     return (size_t)B * (size_t)H * (size_t)L * (size_t)L;
 }
 
+/* Z = weights V of one head. A long sum in one go loses more than the same sum in parts. */
+static void head_values(const struct head *h, float *Z)
+{
+    for (int q = 0; q < h->a->L; q++) memcpy(Z + (int64_t)q * h->a->D, h->mean, (size_t)h->dh * sizeof *Z);
+    for (int first = 0; first < h->keys; first += KEYS_PER_SUM) {
+        int count = h->keys - first < KEYS_PER_SUM ? h->keys - first : KEYS_PER_SUM;
+        multiply('N', 'N', h->a->L, h->dh, count, 1.0f, h->weights + first, h->keys, h->V + (size_t)first * (size_t)h->dh, h->dh,
+                 1.0f, Z, h->a->D);
+    }
+}
+
 void cpu_attention_forward(struct device *device, const struct attention *a)
 {
     size_t stride;
@@ -127,8 +162,7 @@ void cpu_attention_forward(struct device *device, const struct attention *a)
         struct head h;
         head_begin(&h, a, i, scratch + stride * (size_t)omp_get_thread_num());
         head_weights(&h);
-        float *Z = a->Z + (int64_t)(i / a->H) * a->L * a->D + (int64_t)(i % a->H) * h.dh;
-        multiply('N', 'N', a->L, h.dh, h.keys, 1.0f, h.weights, h.keys, h.V, h.dh, Z, a->D);
+        head_values(&h, a->Z + (int64_t)(i / a->H) * a->L * a->D + (int64_t)(i % a->H) * h.dh);
     }
 }
 
@@ -137,11 +171,12 @@ static void softmax_gradient(const struct head *h, float *d_weights)
 {
     for (int q = 0; q < h->a->L; q++) {
         const float *weights = h->weights + (size_t)q * (size_t)h->keys;
-        float *d = d_weights + (size_t)q * (size_t)h->keys, dot = 0;
+        float *d = d_weights + (size_t)q * (size_t)h->keys;
+        double dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (int k = 0; k < h->keys; k++) dot += weights[k] * d[k];
+        for (int k = 0; k < h->keys; k++) dot += (double)weights[k] * (double)d[k];
 #pragma omp simd
-        for (int k = 0; k < h->keys; k++) d[k] = weights[k] * (d[k] - dot) * h->scale;
+        for (int k = 0; k < h->keys; k++) d[k] = weights[k] * (float)((double)d[k] - dot) * h->scale;
     }
 }
 
@@ -169,11 +204,11 @@ static void head_backward(const struct head *h, const float *d_Z, float *d_rows)
     const struct attention *a = h->a;
     int L = a->L, keys = h->keys, dh = h->dh;
     float *d_K = h->work, *d_V = d_K + (size_t)L * (size_t)dh, *d_weights = d_V + (size_t)L * (size_t)dh;
-    multiply('N', 'T', L, keys, dh, 1.0f, d_Z, a->D, h->V, dh, d_weights, keys);
-    multiply('T', 'N', keys, dh, L, 1.0f, h->weights, keys, d_Z, a->D, d_V, dh);
+    multiply('N', 'T', L, keys, dh, 1.0f, d_Z, a->D, h->V, dh, 0.0f, d_weights, keys);
+    multiply('T', 'N', keys, dh, L, 1.0f, h->weights, keys, d_Z, a->D, 0.0f, d_V, dh);
     softmax_gradient(h, d_weights);
-    multiply('N', 'N', L, dh, keys, 1.0f, d_weights, keys, h->K, dh, d_rows, a->qkv_stride);
-    multiply('T', 'N', keys, dh, L, 1.0f, d_weights, keys, h->Q, a->qkv_stride, d_K, dh);
+    multiply('N', 'N', L, dh, keys, 1.0f, d_weights, keys, h->K, dh, 0.0f, d_rows, a->qkv_stride);
+    multiply('T', 'N', keys, dh, L, 1.0f, d_weights, keys, h->Q, a->qkv_stride, 0.0f, d_K, dh);
     scatter(h, d_K, d_V, d_rows);
 }
 

@@ -30,7 +30,7 @@ static float input_magnitude(const struct embed *e, int64_t row)
 static void embed_row(const struct embed *e, int64_t row, const double *frequency)
 {
     float u = input_magnitude(e, row), *X = e->X + row * e->D;
-    double t = (double)e->windows->time[row];
+    double t = e->windows->time[row];
 #pragma omp simd
     for (int j = 0; j < e->D; j++) X[j] = u * e->weight[j] + e->bias[j] + vector_sine(t * frequency[j], j & 1);
 }

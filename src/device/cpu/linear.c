@@ -125,7 +125,7 @@ static void tanh_gradient(const float *y, float *d_y, int64_t T, int columns, in
         const float *values = y + row * stride;
         float *gradient = d_y + row * stride;
 #pragma omp simd
-        for (int j = 0; j < columns; j++) gradient[j] *= 1.0f - values[j] * values[j];
+        for (int j = 0; j < columns; j++) gradient[j] *= (1.0f - values[j]) * (1.0f + values[j]);
     }
 }
 

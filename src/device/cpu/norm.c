@@ -11,14 +11,26 @@
 #include "device/cpu/cpu.h"
 
 enum { ROWS_PER_BLOCK = 64 };
-static const float EPSILON = 1e-6f;
+static const double EPSILON = 1e-6;
 
-/* The sum of one row into `row` (D), its mean and 1 / deviation. */
-static void sum_and_statistics(const struct add_norm *n, int64_t t, float *row, float *mean, float *inverse)
+/* A number as the sum of two floats: factors and offsets that a whole row shares must not carry a rounding error, because what
+ * follows adds it up over the row instead of averaging it away. */
+struct pair {
+    float high, low;
+};
+
+static struct pair pair_of(double value)
+{
+    float high = (float)value;
+    return (struct pair){high, (float)(value - (double)high)};
+}
+
+/* (sum - mean) / deviation of one row of dropout(a) + b, into `row` (D). Returns 1 / deviation. */
+static double normalise(const struct add_norm *n, int64_t t, float *row)
 {
     const float *a = n->a + t * n->a_stride, *b = n->b ? n->b + t * n->b_stride : NULL;
     int D = n->D;
-    float sum = 0, squares = 0;
+    double sum = 0, squares = 0;
     memcpy(row, a, (size_t)D * sizeof *row);
     if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, D, row);
     if (b) {
@@ -26,12 +38,18 @@ static void sum_and_statistics(const struct add_norm *n, int64_t t, float *row, 
         for (int j = 0; j < D; j++) row[j] += b[j];
     }
 #pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < D; j++) sum += row[j];
-    float centre = sum / (float)D;
+    for (int j = 0; j < D; j++) sum += (double)row[j];
+    struct pair mean = pair_of(sum / D);
 #pragma omp simd reduction(+ : squares)
-    for (int j = 0; j < D; j++) squares += (row[j] - centre) * (row[j] - centre);
-    *mean = centre;
-    *inverse = 1.0f / sqrtf(squares / (float)D + EPSILON);
+    for (int j = 0; j < D; j++) {
+        row[j] = (row[j] - mean.high) - mean.low;
+        squares += (double)row[j] * (double)row[j];
+    }
+    double inverse = 1 / sqrt(squares / D + EPSILON);
+    struct pair scale = pair_of(inverse);
+#pragma omp simd
+    for (int j = 0; j < D; j++) row[j] = row[j] * scale.high + row[j] * scale.low;
+    return inverse;
 }
 
 void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
@@ -40,10 +58,10 @@ void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
     float *scratch = cpu_scratch(cpu_of(device), (size_t)n->D, &stride);
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < n->T; t++) {
-        float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = n->Y + t * n->D, mean, inverse;
-        sum_and_statistics(n, t, row, &mean, &inverse);
+        float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = n->Y + t * n->D;
+        normalise(n, t, row);
 #pragma omp simd
-        for (int j = 0; j < n->D; j++) Y[j] = (row[j] - mean) * inverse * n->gain[j] + n->bias[j];
+        for (int j = 0; j < n->D; j++) Y[j] = row[j] * n->gain[j] + n->bias[j];
     }
 }
 
@@ -51,19 +69,18 @@ void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
 static void row_gradient(const struct add_norm *n, const float *d_Y, int64_t t, float *row, float *part)
 {
     int D = n->D;
-    float mean, inverse, along = 0, sum = 0;
-    sum_and_statistics(n, t, row, &mean, &inverse);
+    double inverse = normalise(n, t, row), along = 0, sum = 0;
 #pragma omp simd reduction(+ : along, sum)
     for (int j = 0; j < D; j++) {
-        float normal = (row[j] - mean) * inverse, d = d_Y[j] * n->gain[j];
-        part[j] += d_Y[j] * normal;
+        float d = d_Y[j] * n->gain[j];
+        part[j] += d_Y[j] * row[j];
         part[D + j] += d_Y[j];
-        along += d * normal;
-        sum += d;
+        along += (double)d * (double)row[j];
+        sum += (double)d;
     }
-    along /= (float)D, sum /= (float)D;
+    float along_mean = (float)(along / D), sum_mean = (float)(sum / D), scale = (float)inverse;
 #pragma omp simd
-    for (int j = 0; j < D; j++) row[j] = inverse * (d_Y[j] * n->gain[j] - sum - (row[j] - mean) * inverse * along);
+    for (int j = 0; j < D; j++) row[j] = scale * (d_Y[j] * n->gain[j] - sum_mean - row[j] * along_mean);
 }
 
 static void block_gradient(const struct add_norm *n, const struct add_norm_gradient *g, int64_t block, float *row, float *part)

@@ -8,27 +8,32 @@
 #include "base/memory.h"
 #include "device/cpu/cpu.h"
 
-static const float EPSILON = 1e-6f;
+static const double EPSILON = 1e-6;
 
-static void statistics(const float *X, int D, float *mean, float *inverse)
+struct statistics {
+    double mean, inverse; /* inverse of the deviation */
+};
+
+static struct statistics statistics_of(const float *X, int D)
 {
-    float sum = 0, squares = 0;
+    double sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < D; j++) sum += X[j];
-    float centre = sum / (float)D;
+    for (int j = 0; j < D; j++) sum += (double)X[j];
+    double mean = sum / D;
 #pragma omp simd reduction(+ : squares)
-    for (int j = 0; j < D; j++) squares += (X[j] - centre) * (X[j] - centre);
-    *mean = centre;
-    *inverse = 1.0f / sqrtf(squares / (float)D + EPSILON);
+    for (int j = 0; j < D; j++) squares += ((double)X[j] - mean) * ((double)X[j] - mean);
+    return (struct statistics){mean, 1 / sqrt(squares / D + EPSILON)};
 }
 
+/* One dot product a step: in double it costs nothing, and the residuals of a good model are small differences. */
 static float readout_row(const struct readout *r, const float *X)
 {
-    float mean, inverse, value = 0;
-    statistics(X, r->D, &mean, &inverse);
+    struct statistics s = statistics_of(X, r->D);
+    double value = 0;
 #pragma omp simd reduction(+ : value)
-    for (int j = 0; j < r->D; j++) value += ((X[j] - mean) * inverse * r->gain[j] + r->norm_bias[j]) * r->weight[j];
-    return value + *r->bias;
+    for (int j = 0; j < r->D; j++)
+        value += (((double)X[j] - s.mean) * s.inverse * (double)r->gain[j] + (double)r->norm_bias[j]) * (double)r->weight[j];
+    return (float)(value + (double)*r->bias);
 }
 
 /* e_i and its unweighted twin; the number of probed steps is returned. */
@@ -70,21 +75,24 @@ void cpu_readout_forward(struct device *device, const struct readout *r)
 static void row_gradient(const struct readout *r, const float *X, float d, float *d_X, float *part)
 {
     int D = r->D;
-    float mean, inverse, along = 0, sum = 0;
-    statistics(X, D, &mean, &inverse);
+    struct statistics s = statistics_of(X, D);
+    double along = 0, sum = 0;
 #pragma omp simd reduction(+ : along, sum)
     for (int j = 0; j < D; j++) {
-        float normal = (X[j] - mean) * inverse, d_normal = d * r->weight[j] * r->gain[j];
+        float normal = (float)(((double)X[j] - s.mean) * s.inverse), d_normal = d * r->weight[j] * r->gain[j];
         part[j] += d * r->weight[j] * normal;
         part[D + j] += d * r->weight[j];
         part[2 * D + j] += d * (normal * r->gain[j] + r->norm_bias[j]);
-        along += d_normal * normal;
-        sum += d_normal;
+        along += (double)d_normal * (double)normal;
+        sum += (double)d_normal;
     }
     part[3 * D] += d;
-    along /= (float)D, sum /= (float)D;
+    along /= D, sum /= D;
 #pragma omp simd
-    for (int j = 0; j < D; j++) d_X[j] = inverse * (d * r->weight[j] * r->gain[j] - sum - (X[j] - mean) * inverse * along);
+    for (int j = 0; j < D; j++) {
+        double normal = ((double)X[j] - s.mean) * s.inverse;
+        d_X[j] = (float)(s.inverse * ((double)(d * r->weight[j] * r->gain[j]) - sum - normal * along));
+    }
 }
 
 static void window_gradient(const struct readout *r, const struct readout_gradient *g, int b, float *part)
