@@ -7,6 +7,7 @@
 
 const struct command command_table[] = {
     {"ingest", command_ingest, "raw survey files become a survey: shards of light curves, cut, filtered and labelled"},
+    {"synth", command_synth, "make a survey of synthetic light curves to try the program with"},
     {"check", command_check, "recompute golden files on a device: the self-test of a new machine"},
     {"help", command_help, "this overview, a command's options, the keys of a config"},
     {NULL, NULL, NULL},
