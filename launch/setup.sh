@@ -50,7 +50,7 @@ setup_missing_elsewhere() {
         program:*) command -v "$name" >/dev/null ;;
         pkg-config:*) pkg-config --exists "$name" 2>/dev/null ;;
         header:*) echo "#include <$name>" | "${CC:-cc}" -E -x c - >/dev/null 2>&1 ;;
-        python:*) python3 -c "import $name" 2>/dev/null ;;
+        python:*) /usr/bin/python3 -c "import $name" 2>/dev/null || python3 -c "import $name" 2>/dev/null ;;
         esac || printf '%s ' "$probe"
     done
 }
@@ -67,7 +67,7 @@ setup_packages() {
     local missing
     if ! setup_is_debian; then
         missing=$(setup_missing_elsewhere)
-        [ -z "$missing" ] || setup_say "No apt-get here, so nothing is installed. Not found, install or load what the build asks for: $missing"
+        [ -z "$missing" ] || setup_say "No apt-get here, so nothing is installed. Not found, unless the build finds it: $missing"
         return 0
     fi
     # The packages' programs go first, so that another Python, MPI or pkg-config on PATH (conda, pyenv) is not mixed in.

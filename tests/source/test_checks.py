@@ -25,12 +25,14 @@ class Layers(unittest.TestCase):
         return check("layers.py", {source: f"#include {quotes[0]}{header}{quotes[1]}\n"})
 
     def test_down_is_allowed(self):
-        for source, header in (("src/model/a.c", "device/device.h"), ("src/train/a.c", "comm/comm.h"), ("src/main.c", "commands/commands.h")):
+        for source, header in (("src/model/a.c", "device/device.h"), ("src/train/a.c", "comm/comm.h"),
+                               ("src/main.c", "commands/commands.h")):
             self.assertEqual(self.include(source, header).returncode, 0, (source, header))
 
     def test_up_is_refused(self):
-        for source, header in (("src/base/a.c", "comm/comm.h"), ("src/device/cpu/a.c", "survey/windows.h"), ("src/model/a.h", "comm/comm.h"),
-                               ("src/survey/a.c", "train/loop.h"), ("src/model/a.c", "kernels/norm.h"), ("src/other/a.c", "base/error.h")):
+        for source, header in (("src/base/a.c", "comm/comm.h"), ("src/device/cpu/a.c", "survey/windows.h"),
+                               ("src/model/a.h", "comm/comm.h"), ("src/survey/a.c", "train/loop.h"),
+                               ("src/model/a.c", "kernels/norm.h"), ("src/other/a.c", "base/error.h")):
             result = self.include(source, header)
             self.assertEqual(result.returncode, 1, (source, header))
             self.assertIn(f"{source}:1: ", result.stdout)
@@ -49,8 +51,9 @@ class Style(unittest.TestCase):
         self.assertEqual(check("style.py", {"src/a.c": HEAD + "int a;\n"}).returncode, 0)
 
     def test_each_rule(self):
-        for text, what in (("int a;\n", "licence"), (HEAD + "// TO" "DO more\n", "unfinished"), (HEAD + '"/ho' 'me/me/data"\n', "path of one machine"),
-                           (HEAD + "\n" * 800, "801 lines"), (HEAD + "/" * 141, "141 columns"), (HEAD + "int a; \n", "blank")):
+        for text, what in (("int a;\n", "licence"), (HEAD + "// TO" "DO more\n", "unfinished"),
+                           (HEAD + '"/ho' 'me/me/data"\n', "path of one machine"), (HEAD + "\n" * 800, "801 lines"),
+                           (HEAD + "/" * 141, "141 columns"), (HEAD + "int a; \n", "blank")):
             result = check("style.py", {"src/a.c": text})
             self.assertEqual(result.returncode, 1, what)
             self.assertIn(what, result.stdout)
