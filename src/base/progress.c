@@ -23,9 +23,16 @@ double clock_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* mpirun gives its ranks a terminal of no columns when its own output goes to a file or a pipe. */
+static bool output_is_terminal(void)
+{
+    struct winsize size;
+    return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+}
+
 void progress_begin(struct progress *progress, bool enabled)
 {
-    bool terminal = enabled && isatty(STDOUT_FILENO);
+    bool terminal = enabled && output_is_terminal();
     *progress = (struct progress){.enabled = enabled, .terminal = terminal, .every_seconds = terminal ? 0.2 : 10};
     progress->next_seconds = clock_seconds() + progress->every_seconds;
 }
