@@ -8,6 +8,9 @@
 const struct command command_table[] = {
     {"ingest", command_ingest, "raw survey files become a survey: shards of light curves, cut, filtered and labelled"},
     {"synth", command_synth, "make a survey of synthetic light curves to try the program with"},
+    {"pretrain", command_pretrain, "train the encoder on a survey, one rank a GPU or CPU share; stops and resumes anywhere"},
+    {"evaluate", command_evaluate, "how well a checkpoint fills in the magnitudes of a survey"},
+    {"embed", command_embed, "a vector for every window of a survey, in one HDF5 file"},
     {"check", command_check, "recompute golden files on a device: the self-test of a new machine"},
     {"help", command_help, "this overview, a command's options, the keys of a config"},
     {NULL, NULL, NULL},

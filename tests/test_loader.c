@@ -52,7 +52,8 @@ static int shard_of(int64_t curve)
 /* Window w holds observations start .. start + length - 1 of its curve, centred in time, and zeros after them. */
 static void check_window(const struct windows *windows, int w)
 {
-    const float *time = windows->time + w * STEPS, *magnitude = windows->magnitude + w * STEPS,
+    const double *time = windows->time + w * STEPS;
+    const float *magnitude = windows->magnitude + w * STEPS,
                 *error = windows->error + w * STEPS;
     int64_t curve = windows->curve[w], start = windows->start[w];
     int n = windows->length[w];
@@ -63,7 +64,7 @@ static void check_window(const struct windows *windows, int w)
     for (int i = 0; i < STEPS; i++) {
         bool real = i < n;
         double expected = real ? small_time(curve, start + i) - mean : 0;
-        if (!(time[i] - expected < 1e-4 && expected - time[i] < 1e-4)) fail_msg("time %g, not %g", (double)time[i], expected);
+        if (!(time[i] - expected < 1e-4 && expected - time[i] < 1e-4)) fail_msg("time %g, not %g", time[i], expected);
         assert_true(magnitude[i] == (real ? small_magnitude(curve, start + i) : 0));
         assert_true(error[i] == (real ? small_error(curve, start + i) : 0));
     }
@@ -82,9 +83,9 @@ static void assert_same_window(const struct windows *a, int i, const struct wind
     assert_int_equal(a->curve[i], b->curve[j]);
     assert_int_equal(a->start[i], b->start[j]);
     assert_int_equal(a->length[i], b->length[j]);
-    assert_memory_equal(a->time + i * STEPS, b->time + j * STEPS, STEPS * sizeof(float));
-    assert_memory_equal(a->magnitude + i * STEPS, b->magnitude + j * STEPS, STEPS * sizeof(float));
-    assert_memory_equal(a->error + i * STEPS, b->error + j * STEPS, STEPS * sizeof(float));
+    assert_memory_equal(a->time + i * STEPS, b->time + j * STEPS, STEPS * sizeof *a->time);
+    assert_memory_equal(a->magnitude + i * STEPS, b->magnitude + j * STEPS, STEPS * sizeof *a->magnitude);
+    assert_memory_equal(a->error + i * STEPS, b->error + j * STEPS, STEPS * sizeof *a->error);
 }
 
 static void an_epoch_draws_every_curve_once(void **state)

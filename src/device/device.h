@@ -39,14 +39,14 @@ void device_close(struct device *device); /* NULL is fine */
  * given with MASKING_GIVEN. */
 struct device_windows {
     int B, L;
-    double *time;                    /* B x L: days from the window's mean time */
-    float *magnitude, *error;        /* B x L */
-    int32_t *length, *start;         /* B */
-    int64_t *curve;                  /* B */
-    float *target;                   /* B x L: magnitude minus the mean over the window's real observations; 0 on padding */
-    float *probed, *hidden;          /* B x L: 0 or 1 */
-    float *modified;                 /* B x L: what the model sees where not hidden */
-    float *weight;                   /* B x L: v of the loss; 1 when unweighted */
+    double *time;             /* B x L: days from the window's mean time */
+    float *magnitude, *error; /* B x L */
+    int32_t *length, *start;  /* B */
+    int64_t *curve;           /* B */
+    float *target;            /* B x L: magnitude minus the mean over the window's real observations; 0 on padding */
+    float *probed, *hidden;   /* B x L: 0 or 1 */
+    float *modified;          /* B x L: what the model sees where not hidden */
+    float *weight;            /* B x L: v of the loss; 1 when unweighted */
 };
 
 /* Dropout of an activation: an element stays with probability 1 - rate, scaled by 1 / (1 - rate). rate 0 is off. The mask is a
@@ -141,7 +141,9 @@ struct readout {
     float *window_error;                  /* B, overwritten: e_i */
     float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
 };
-enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTALS }; /* sum e_i, sum of the unweighted e_i, windows */
+/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows; and two that the training
+ * loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
+enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTAL_STOP, TOTAL_SAVE, TOTALS };
 /* Gradient of sum_i e_i. */
 struct readout_gradient {
     float *d_X;                                      /* B L x D, overwritten */
@@ -167,6 +169,7 @@ struct step_state {
     double gradient_norm; /* of the loss, before clipping */
     double factor;        /* what Adam multiplies the summed gradient by: 1 / (2 B loss), clipped */
     int64_t updates;      /* Adam updates made so far: t of the bias correction */
+    int32_t stop, save;   /* ranks that were asked to stop, that want a checkpoint */
     int32_t applied;      /* 0: the step was skipped because the loss or the norm was not finite */
 };
 /* From the summed gradient of sum e_i and the totals: the new step_state. */
@@ -177,8 +180,8 @@ struct step_finish {
     double clip_norm;      /* 0: off */
     struct step_state *state;
 };
-/* Adam in TensorFlow's form: m, v, then w -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon), with the gradient
- * multiplied by state->factor and t = state->updates. Does nothing when the step was not applied. */
+/* Adam (Kingma and Ba, Algorithm 1): m and v, then w -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon), with the
+ * gradient multiplied by state->factor and t = state->updates. Does nothing when the step was not applied. */
 struct adam {
     int64_t N;
     float *weight, *m, *v; /* N */

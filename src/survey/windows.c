@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Windows in host memory. The times lose their mean in float64, because a float32 MJD is good to minutes only. */
+ * Windows in host memory. The times lose their mean in float64: a float32 MJD is good to minutes only. */
 #include "survey/windows.h"
 
 #include <string.h>
@@ -21,7 +21,6 @@ void windows_new(struct windows *windows, int capacity, int steps)
         .length = memory_new((size_t)capacity, sizeof *windows->length, "windows"),
         .start = memory_new((size_t)capacity, sizeof *windows->start, "windows"),
         .curve = memory_new((size_t)capacity, sizeof *windows->curve, "windows"),
-        .scratch = memory_new((size_t)steps, sizeof *windows->scratch, "windows"),
     };
 }
 
@@ -33,17 +32,15 @@ void windows_release(struct windows *windows)
     memory_free(windows->length);
     memory_free(windows->start);
     memory_free(windows->curve);
-    memory_free(windows->scratch);
     *windows = (struct windows){0};
 }
 
-/* out[i] = time[i] - mean, rounded once. The first time is taken off before summing, so that the sum keeps its digits. */
-static void centre(float *out, const double *time, int n)
+/* time[i] - mean. The first time is taken off before summing, so that the sum keeps its digits. */
+static void centre(double *time, int n)
 {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += time[i] - time[0];
-    double mean = time[0] + sum / n;
-    for (int i = 0; i < n; i++) out[i] = (float)(time[i] - mean);
+    double first = time[0], sum = 0;
+    for (int i = 0; i < n; i++) sum += time[i] -= first;
+    for (int i = 0; i < n; i++) time[i] -= sum / n;
 }
 
 int windows_append(struct windows *windows, const struct survey *survey, int shard, int64_t curve_in_shard, int64_t start, int n,
@@ -53,10 +50,10 @@ int windows_append(struct windows *windows, const struct survey *survey, int sha
     CHECK(n >= 1 && n <= windows->steps, "a window of %d observations", n);
     int w = windows->count, padding = windows->steps - n;
     size_t first = (size_t)w * (size_t)windows->steps, after = first + (size_t)n;
-    if (shard_read(&survey->shard[shard], curve_in_shard, start, n, windows->scratch, windows->magnitude + first,
+    if (shard_read(&survey->shard[shard], curve_in_shard, start, n, windows->time + first, windows->magnitude + first,
                    windows->error + first, error))
         return error->status;
-    centre(windows->time + first, windows->scratch, n);
+    centre(windows->time + first, n);
     memset(windows->time + after, 0, (size_t)padding * sizeof *windows->time);
     memset(windows->magnitude + after, 0, (size_t)padding * sizeof *windows->magnitude);
     memset(windows->error + after, 0, (size_t)padding * sizeof *windows->error);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Windows: up to L consecutive observations of one light curve, with times centred in float64 and then rounded to float32.
+ * Windows: up to L consecutive observations of one light curve, with times centred in float64.
+ * They stay in float64: rounded to float32, times some years from the mean would shift the phase of the fastest encoding by 1e-4.
  * Here they live in host memory, as the loader makes them; the device centres the magnitudes and draws the masks. */
 #ifndef ASTROMER_SURVEY_WINDOWS_H
 #define ASTROMER_SURVEY_WINDOWS_H
@@ -10,13 +11,12 @@
 struct windows {
     int capacity, steps; /* windows that fit; L */
     int count;           /* B */
-    float *time;         /* capacity x L, days from the window's mean time; 0 on padding */
+    double *time;        /* capacity x L, days from the window's mean time; 0 on padding */
     float *magnitude;    /* capacity x L, as observed; 0 on padding */
     float *error;        /* capacity x L, mag; 0 on padding */
     int32_t *length;     /* capacity: real observations n, 1 .. L */
     int32_t *start;      /* capacity: first observation's index in the light curve */
     int64_t *curve;      /* capacity: light curve's index in the survey */
-    double *scratch;     /* L: times before they are centred */
 };
 /* All arrays are owned; _release is fine on a zeroed struct. */
 void windows_new(struct windows *windows, int capacity, int steps);

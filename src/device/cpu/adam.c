@@ -32,6 +32,8 @@ void cpu_step_finish(struct device *device, const struct step_finish *f)
     (void)device;
     double B = (double)f->totals[TOTAL_WINDOWS];
     s->windows = B;
+    s->stop = (int32_t)f->totals[TOTAL_STOP];
+    s->save = (int32_t)f->totals[TOTAL_SAVE];
     s->loss = B > 0 ? sqrt((double)f->totals[TOTAL_ERROR] / B) : 0;
     s->plain_rmse = B > 0 ? sqrt((double)f->totals[TOTAL_PLAIN_ERROR] / B) : 0;
     s->factor = s->loss > 0 ? 1 / (2 * B * s->loss) : 0;
@@ -47,7 +49,7 @@ void cpu_adam(struct device *device, const struct adam *a)
     (void)device;
     if (!a->state->applied) return;
     double t = (double)a->state->updates;
-    float rate = (float)(a->learning_rate * sqrt(1 - pow(a->beta2, t)) / (1 - pow(a->beta1, t)));
+    float rate = (float)(a->learning_rate / (1 - pow(a->beta1, t))), correct = (float)(1 / sqrt(1 - pow(a->beta2, t)));
     float factor = (float)a->state->factor, beta1 = (float)a->beta1, beta2 = (float)a->beta2, epsilon = (float)a->epsilon;
     float rest1 = (float)(1 - a->beta1), rest2 = (float)(1 - a->beta2);
 #pragma omp parallel for simd schedule(static)
@@ -56,6 +58,6 @@ void cpu_adam(struct device *device, const struct adam *a)
         float m = beta1 * a->m[i] + rest1 * g, v = beta2 * a->v[i] + rest2 * g * g;
         a->m[i] = m;
         a->v[i] = v;
-        a->weight[i] -= rate * m / (sqrtf(v) + epsilon);
+        a->weight[i] -= rate * m / (sqrtf(v) * correct + epsilon);
     }
 }

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The training step of full Astromer 2 on one process's CPU, and oneDNN's rate on the step's largest product, both in this run:
+ *     step --batch 32 --threads 2 --steps 8
+ * prints one JSON line (bench/README.md says how each number is computed). Before it times anything it holds the product to
+ * sums in double. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "base/random.h"
+#include "commands/options.h"
+#include "train/trainer.h"
+
+enum { PRODUCT_IN = 256, PRODUCT_OUT = 1024, PRODUCT_ROUNDS = 10 };
+
+static float uniform(uint32_t curve, uint32_t element)
+{
+    return random_uniform(random_u32(1, RANDOM_SYNTHETIC, 0, curve, element));
+}
+
+/* Full windows of a light curve with a period of five days, a visit every two or so, and errors of some hundredths. */
+static void make_windows(struct windows *windows, int batch, int L)
+{
+    windows_new(windows, batch, L);
+    windows->count = batch;
+    for (int b = 0; b < batch; b++) {
+        windows->length[b] = L, windows->start[b] = 0, windows->curve[b] = b;
+        for (int i = 0; i < L; i++) {
+            int64_t at = (int64_t)b * L + i;
+            windows->time[at] = 2.0 * (i - L / 2) + (double)uniform((uint32_t)b, (uint32_t)i);
+            windows->magnitude[at] = 18 + (float)sin(windows->time[at] * 2 * 3.14159265 / 5) * 0.3f;
+            windows->error[at] = 0.01f + 0.05f * uniform((uint32_t)b, (uint32_t)(L + i));
+        }
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, by_value);
+    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+/* Some elements of y = x W against sums in double. */
+static void verify_product(const struct linear *l)
+{
+    for (int64_t row = 0; row < l->T; row += l->T / 7 + 1)
+        for (int j = 0; j < l->out; j += 13) {
+            double sum = (double)l->bias[j];
+            for (int k = 0; k < l->in; k++) sum += (double)l->x[row * l->in + k] * (double)l->weight[(int64_t)k * l->out + j];
+            double off = fabs(sum - (double)l->y[row * l->out + j]);
+            CHECK(off < 1e-4 * l->in, "the product is off by %g at row %lld, column %d", off, (long long)row, j);
+        }
+}
+
+static double product_gflops(struct device *device, int64_t T)
+{
+    float *x = memory_new((size_t)T * PRODUCT_IN, sizeof *x, "x"), *y = memory_new((size_t)T * PRODUCT_OUT, sizeof *y, "y"),
+          *weight = memory_new(PRODUCT_IN * PRODUCT_OUT, sizeof *weight, "W"),
+          *bias = memory_zeroed(PRODUCT_OUT, sizeof *bias, "b");
+    double seconds[PRODUCT_ROUNDS];
+    for (int64_t i = 0; i < T * PRODUCT_IN; i++) x[i] = uniform(1, (uint32_t)i) - 0.5f;
+    for (int64_t i = 0; i < PRODUCT_IN * PRODUCT_OUT; i++) weight[i] = uniform(2, (uint32_t)i) - 0.5f;
+    struct linear linear = {.T = T,
+                            .in = PRODUCT_IN,
+                            .out = PRODUCT_OUT,
+                            .x = x,
+                            .x_stride = PRODUCT_IN,
+                            .weight = weight,
+                            .weight_stride = PRODUCT_OUT,
+                            .bias = bias,
+                            .y = y,
+                            .y_stride = PRODUCT_OUT};
+    device->operations->linear_forward(device, &linear);
+    verify_product(&linear);
+    for (int i = 0; i < PRODUCT_ROUNDS; i++) {
+        double begin = clock_seconds();
+        device->operations->linear_forward(device, &linear);
+        device->operations->wait(device);
+        seconds[i] = clock_seconds() - begin;
+    }
+    memory_free(x), memory_free(y), memory_free(weight), memory_free(bias);
+    return 2.0 * (double)T * PRODUCT_IN * PRODUCT_OUT / median(seconds, PRODUCT_ROUNDS) * 1e-9;
+}
+
+static void time_steps(struct trainer *trainer, const struct windows *windows, int warmup, int steps, double *seconds)
+{
+    struct step_state state;
+    for (int i = 0; i < warmup + steps; i++) {
+        double begin = clock_seconds();
+        trainer_step(trainer, windows, &(struct step_request){.learning_rate = 1e-5, .epoch = (uint32_t)i}, &state);
+        if (i >= warmup) seconds[i - warmup] = clock_seconds() - begin;
+        CHECK(state.applied && isfinite(state.loss), "step %d gave the loss %g", i, state.loss);
+    }
+}
+
+static void report(const struct device *device, const struct config *config, int64_t steps, double *seconds, double product)
+{
+    struct json json;
+    double middle = median(seconds, (int)steps), speed = (double)config->train.batch / middle;
+    double gflops = speed * model_training_flops(&config->model, config->data.window) * 1e-9;
+    json_begin(&json);
+    json_text(&json, "program", "astromer");
+    json_text(&json, "device", device->name);
+    json_text(&json, "precision", config_name("precision", config->precision));
+    json_integer(&json, "threads", device->threads);
+    json_integer(&json, "batch", config->train.batch);
+    json_integer(&json, "steps", steps);
+    json_number(&json, "seconds", middle);
+    json_number(&json, "seconds_lowest", seconds[0]);
+    json_number(&json, "seconds_highest", seconds[steps - 1]);
+    json_number(&json, "windows_per_second", speed);
+    json_number(&json, "gflops", gflops);
+    json_number(&json, "product_gflops", product);
+    json_end(&json, stdout);
+}
+
+static int run(struct comm *comm, struct config *config, int64_t steps, int64_t warmup, struct error *error)
+{
+    struct device *device = NULL;
+    struct trainer *trainer = NULL;
+    struct parameter_table *table = parameter_table_new(&config->model);
+    struct windows windows = {0};
+    double *seconds = memory_new((size_t)steps, sizeof *seconds, "timings");
+    if (device_open(&device, config->device, config->precision, config->threads, 0, 1, error) ||
+        trainer_new(&trainer, config, table, comm, device, error))
+        goto cleanup;
+    parameters_initialise(table, trainer->host[0], 1);
+    trainer_upload(trainer, 0);
+    make_windows(&windows, (int)config->train.batch, config->data.window);
+    double product = product_gflops(device, config->train.batch * config->data.window);
+    time_steps(trainer, &windows, (int)warmup, (int)steps, seconds);
+    report(device, config, steps, seconds, product);
+cleanup:
+    memory_free(seconds);
+    windows_release(&windows);
+    trainer_free(trainer);
+    device_close(device);
+    parameter_table_free(table);
+    return error->status;
+}
+
+int main(int argc, char **argv)
+{
+    struct config config;
+    int64_t batch = 32, threads = 0, steps = 8, warmup = 2;
+    struct error error = {0};
+    struct operands operands;
+    const struct option options[] = {
+        {.name = "--batch",
+         .kind = OPTION_INTEGER,
+         .value = &batch,
+         .argument = "B",
+         .help = "windows of a step (32)",
+         .minimum = 1,
+         .maximum = 100000},
+        {.name = "--threads",
+         .kind = OPTION_INTEGER,
+         .value = &threads,
+         .argument = "N",
+         .help = "OpenMP threads (all cores)",
+         .minimum = 1,
+         .maximum = 4096},
+        {.name = "--steps",
+         .kind = OPTION_INTEGER,
+         .value = &steps,
+         .argument = "N",
+         .help = "timed steps (8)",
+         .minimum = 1,
+         .maximum = 1e6},
+        {.name = "--warmup",
+         .kind = OPTION_INTEGER,
+         .value = &warmup,
+         .argument = "N",
+         .help = "steps before them (2)",
+         .minimum = 1,
+         .maximum = 1e6},
+        {.name = NULL},
+    };
+    const struct usage usage = {
+        .command = "step", .synopsis = "[OPTION ...]", .about = "Times the training step.", .option = options};
+    struct comm *comm = comm_begin(&argc, &argv);
+    config_default(&config);
+    if (!options_read(&usage, argc, argv, &operands, &error) && !operands.help) {
+        config.train.batch = batch, config.threads = (int)threads;
+        run(comm, &config, steps, warmup, &error);
+    }
+    if (error.status) fprintf(stderr, "step: %s\n", error.message);
+    comm_end(comm);
+    return error.status;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Metrics on the host, in double, from the reconstructions that the device made. */
+#include "train/evaluation.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/progress.h"
+
+static const uint32_t EVALUATION_EPOCH = 0xffffffff;
+enum sums { SUM_WINDOWS, SUM_ERROR, SUM_SPREAD, SUM_RESIDUAL, SUM_VARIANCE, SUM_UNMASKED, SUMS };
+
+/* Fields of a batch on the host, B x L. */
+struct fields {
+    float *target, *probed, *reconstruction;
+};
+
+static void download(struct encoder *e, struct fields *f)
+{
+    const struct device_operations *o = e->device->operations;
+    size_t bytes = (size_t)e->windows.B * (size_t)e->L * sizeof(float);
+    o->download(e->device, f->target, e->windows.target, bytes);
+    o->download(e->device, f->probed, e->windows.probed, bytes);
+    o->download(e->device, f->reconstruction, e->reconstruction, bytes);
+}
+
+/* Adds one window of n observations to the sums over the probed steps. */
+static void add_probed(const float *target, const float *probed, const float *reconstruction, int n, double sums[SUMS])
+{
+    double count = 0, sum = 0, squares = 0, residual = 0;
+    for (int i = 0; i < n; i++) {
+        if (probed[i] == 0) continue;
+        double x = (double)target[i], off = x - (double)reconstruction[i];
+        count++, sum += x, squares += x * x, residual += off * off;
+    }
+    sums[SUM_WINDOWS]++;
+    if (count == 0) return;
+    sums[SUM_ERROR] += residual / count;
+    sums[SUM_SPREAD] += squares / count;
+    sums[SUM_RESIDUAL] += residual;
+    sums[SUM_VARIANCE] += squares - sum * sum / count;
+}
+
+static void add_unmasked(const float *target, const float *reconstruction, int n, double sums[SUMS])
+{
+    double residual = 0;
+    for (int i = 0; i < n; i++) {
+        double off = (double)target[i] - (double)reconstruction[i];
+        residual += off * off;
+    }
+    if (n > 0) sums[SUM_UNMASKED] += residual / n;
+}
+
+static void evaluate_batch(struct encoder *e, const float *parameters, const struct config *config, const struct windows *windows,
+                           bool unmasked, struct fields *f, double sums[SUMS])
+{
+    struct host_windows host = windows_part(windows, 0, windows->count);
+    struct pass pass = {.masking = config_masking(config, MASKING_DRAWN, EVALUATION_EPOCH)};
+    encoder_upload(e, &host);
+    encoder_forward(e, parameters, &pass, NULL);
+    download(e, f);
+    for (int b = 0; b < windows->count; b++) {
+        int64_t row = (int64_t)b * e->L;
+        add_probed(f->target + row, f->probed + row, f->reconstruction + row, windows->length[b], sums);
+    }
+    if (!unmasked) return;
+    pass.masking.mode = MASKING_NONE;
+    encoder_forward(e, parameters, &pass, NULL);
+    download(e, f);
+    for (int b = 0; b < windows->count; b++) {
+        int64_t row = (int64_t)b * e->L;
+        add_unmasked(f->target + row, f->reconstruction + row, windows->length[b], sums);
+    }
+}
+
+static void evaluate_pass(const struct selection *selection, const struct config *config, struct encoder *encoder,
+                          const float *parameters, const struct evaluation_options *options, double sums[SUMS],
+                          struct error *error)
+{
+    size_t T = (size_t)encoder->capacity * (size_t)encoder->L;
+    float *memory = memory_new(3 * T, sizeof *memory, "reconstructions");
+    struct fields fields = {memory, memory + T, memory + 2 * T};
+    struct loader *loader =
+        loader_sequential(selection, encoder->capacity, encoder->L, options->windows_per_curve, options->full_only);
+    const struct batch *batch;
+    do {
+        if (loader_next(loader, &batch, error)) break;
+        if (batch->windows.count) evaluate_batch(encoder, parameters, config, &batch->windows, options->unmasked, &fields, sums);
+        if (options->progress) options->progress(options->context, (int64_t)sums[SUM_WINDOWS]);
+    } while (!batch->last);
+    loader_free(loader);
+    memory_free(memory);
+}
+
+int evaluate(struct evaluation *result, const struct selection *selection, const struct config *config, struct encoder *encoder,
+             const float *parameters, const struct evaluation_options *options, struct comm *comm, struct error *error)
+{
+    double sums[SUMS] = {0}, begin = clock_seconds();
+    evaluate_pass(selection, config, encoder, parameters, options, sums, error);
+    if (comm_agree(comm, error)) return error->status;
+    comm_sum_double(comm, sums, SUMS);
+    double windows = sums[SUM_WINDOWS];
+    *result = (struct evaluation){
+        .windows = (int64_t)windows,
+        .rmse = sqrt(sums[SUM_ERROR] / windows),
+        .r2 = 1 - sums[SUM_RESIDUAL] / sums[SUM_VARIANCE],
+        .spread = sqrt(sums[SUM_SPREAD] / windows),
+        .rmse_unmasked = options->unmasked ? sqrt(sums[SUM_UNMASKED] / windows) : NAN,
+        .seconds = clock_seconds() - begin,
+    };
+    return STATUS_OK;
+}

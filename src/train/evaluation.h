@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How well a model fills in magnitudes: every selected light curve cut into consecutive windows, the same masks each time, sums
+ * over the whole set (astromer.md "Loss and metrics"). */
+#ifndef ASTROMER_TRAIN_EVALUATION_H
+#define ASTROMER_TRAIN_EVALUATION_H
+
+#include "train/trainer.h"
+#include "survey/loader.h"
+
+struct evaluation_options {
+    int64_t windows_per_curve;                        /* 0: all */
+    bool full_only;                                   /* leave out windows shorter than L */
+    bool unmasked;                                    /* a second pass with nothing hidden */
+    void (*progress)(void *context, int64_t windows); /* after each batch, windows of this rank so far; or NULL */
+    void *context;
+};
+
+struct evaluation {
+    int64_t windows;
+    double rmse; /* sqrt(mean_i e_i), unweighted, over the probed steps; mag */
+    double r2;
+    double spread;        /* the same RMSE of predicting each window's mean */
+    double rmse_unmasked; /* nothing hidden, over all observations; NaN when not asked for */
+    double seconds;
+};
+
+/* Evaluates `parameters` (device memory) on the selection, masks from the config's seed in an epoch that training never
+ * reaches. The encoder may be a training one. Collective: sums over the ranks, the same result on all. */
+int evaluate(struct evaluation *result, const struct selection *selection, const struct config *config, struct encoder *encoder,
+             const float *parameters, const struct evaluation_options *options, struct comm *comm, struct error *error);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The training run: epochs over a survey, validation, early stopping, checkpoints, the log RUN/log.jsonl and what the user sees.
+ *
+ * Log lines: every one has "event" and "time". start: what runs on what; step, every log_every_steps: step, epoch, windows,
+ * loss, rmse, learning rate, gradient norm, windows_per_second, and the shares of the time since the last such line that this
+ * rank waited for data and for the other ranks; epoch: epoch, step, windows, train_loss, train_rmse, val_rmse, val_r2, lr,
+ * windows_per_second, flops_per_second, seconds; checkpoint; skip, a step that was not finite; end, with the reason. Epochs
+ * count from 1 here. After a restart the log goes on with another start line, and steps after the checkpoint come again. */
+#ifndef ASTROMER_TRAIN_PRETRAIN_H
+#define ASTROMER_TRAIN_PRETRAIN_H
+
+#include <stdbool.h>
+
+#include "base/config.h"
+#include "comm/comm.h"
+
+/* Runs until the config's limits, early stopping, a signal or a failure. resume: go on from the newest whole checkpoint of
+ * config->run_dir, or begin when there is none; without resume a run.dir that holds checkpoints is refused (STATUS_USAGE).
+ * Leaves RUN/config.yaml, log.jsonl, checkpoints/ and best.h5. Collective over comm; on failure all ranks return the same
+ * error and the last good checkpoint is in place. */
+int pretrain(const struct config *config, bool resume, struct comm *comm, struct error *error);
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a training run holds, for the files that set it up (setup.c), drive it (pretrain.c) and report it (report.c). */
+#ifndef ASTROMER_TRAIN_RUN_H
+#define ASTROMER_TRAIN_RUN_H
+
+#include <stdio.h>
+
+#include "base/progress.h"
+#include "checkpoint/checkpoint.h"
+#include "survey/loader.h"
+#include "train/evaluation.h"
+#include "train/trainer.h"
+
+struct run {
+    const struct config *config;
+    struct comm *comm;
+    bool lead; /* rank 0: writes the log and talks to the user */
+    struct device *device;
+    struct parameter_table *table;
+    struct trainer *trainer;
+    struct survey survey, validation_survey; /* the second is open only when data.validation is a survey */
+    struct selection training, validation;
+    bool validates;
+    struct loader *loader;
+    struct progress_state state;
+    char *config_text;
+    int64_t steps_per_epoch, last_step; /* last_step 0: no limit in steps */
+    FILE *log;                          /* lead only */
+    struct progress progress;
+    double begin_seconds;      /* of this process's training */
+    double checkpoint_seconds; /* when the last checkpoint was written */
+    int64_t checkpoint_step;   /* -1: none in this process */
+    int64_t bad_steps;         /* skipped ones in a row */
+    struct {                   /* since the last step line of the log */
+        double seconds, data_wait_seconds, reduce_wait_seconds;
+        int64_t windows;
+    } since;
+};
+
+/* Opens device and survey, makes or restores the parameters, opens the log. Collective. run_close is fine after a failure. */
+int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error);
+void run_close(struct run *run);
+
+/* report.c: log lines and what the user sees; they do nothing on other ranks than the lead. */
+void report_start(struct run *run, const char *resumed_from);
+void report_step(struct run *run, const struct step_state *step, double learning_rate);
+void report_skip(struct run *run, const struct step_state *step);
+void report_epoch(struct run *run, const struct evaluation *validation, bool best, double learning_rate);
+void report_checkpoint(struct run *run, const char *path, double seconds);
+void report_end(struct run *run, const char *reason);
+
+#endif

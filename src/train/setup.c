@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Setting a run up: device, survey and its two parts, parameters new or restored, the run's folder. Everything that can fail on
+ * one rank alone is agreed over all before the next collective step. */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/memory.h"
+#include "train/run.h"
+#include "train/schedule.h"
+
+static int make_folder(const char *path, struct error *error)
+{
+    char part[CONFIG_TEXT + 32];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *slash = part; (slash = strchr(slash + 1, '/'));) {
+        *slash = 0;
+        mkdir(part, 0777);
+        *slash = '/';
+    }
+    if (mkdir(part, 0777) && errno != EEXIST)
+        return error_set(error, STATUS_FAILED, "%s: cannot make the folder: %s", path, strerror(errno));
+    return STATUS_OK;
+}
+
+static int write_config(const struct run *run, struct error *error)
+{
+    char path[CONFIG_TEXT + 32];
+    snprintf(path, sizeof path, "%s/config.yaml", run->config->run_dir);
+    FILE *file = fopen(path, "w");
+    bool good = file && fputs(run->config_text, file) >= 0;
+    if (file && fclose(file)) good = false;
+    return good ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
+}
+
+static int make_folders(struct run *run, struct error *error)
+{
+    char path[CONFIG_TEXT + 32];
+    if (!run->lead) return STATUS_OK;
+    snprintf(path, sizeof path, "%s/checkpoints", run->config->run_dir);
+    if (make_folder(path, error) || write_config(run, error)) return error->status;
+    snprintf(path, sizeof path, "%s/log.jsonl", run->config->run_dir);
+    run->log = fopen(path, "a");
+    return run->log ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
+}
+
+static int open_validation(struct run *run, int64_t memory_bytes, double share, struct error *error)
+{
+    const struct config *config = run->config;
+    if (share > 0) {
+        run->validates = true;
+        return selection_new(&run->validation, &run->survey, run->comm, PART_VALIDATION, share, error);
+    }
+    if (!config->data.validation[0] || share == 0) return STATUS_OK;
+    run->validates = true;
+    if (survey_open(&run->validation_survey, config->data.validation, run->comm, memory_bytes, error)) return error->status;
+    return selection_new(&run->validation, &run->validation_survey, run->comm, PART_ALL, 0, error);
+}
+
+static int open_surveys(struct run *run, struct error *error)
+{
+    const struct config *config = run->config;
+    int64_t memory_bytes = (int64_t)(config->data.memory_gb * 1e9 / comm_local_size(run->comm));
+    double share = -1; /* data.validation is a survey */
+    bool is_share = config_validation_share(config, &share);
+    if (!is_share) share = -1;
+    if (survey_open(&run->survey, config->data.survey, run->comm, memory_bytes, error)) return error->status;
+    if (selection_new(&run->training, &run->survey, run->comm, share > 0 ? PART_TRAINING : PART_ALL, share > 0 ? share : 0,
+                      error))
+        return error->status;
+    if (open_validation(run, memory_bytes, share, error)) return error->status;
+    if (run->training.total == 0) return error_set(error, STATUS_FAILED, "%s: no light curves to train on", config->data.survey);
+    if (run->validates && run->validation.total == 0)
+        return error_set(error, STATUS_FAILED,
+                         "data.validation=%s holds out none of %lld light curves; give a larger share, or 0 for none",
+                         config->data.validation, (long long)run->survey.first_curve[run->survey.shards]);
+    return STATUS_OK;
+}
+
+static int check_model(const struct config *config, const struct config *saved, const char *path, struct error *error)
+{
+    const struct model_config *a = &config->model, *b = &saved->model;
+    const struct {
+        const char *key;
+        double now, then;
+    } values[] = {{"model.blocks", a->blocks, b->blocks},    {"model.heads", a->heads, b->heads},
+                  {"model.width", a->width, b->width},       {"model.ffn", a->ffn, b->ffn},
+                  {"model.leak", a->leak, b->leak},          {"model.mask", a->mask, b->mask},
+                  {"model.alpha", a->alpha, b->alpha},       {"model.token", a->token, b->token},
+                  {"model.pe_base", a->pe_base, b->pe_base}, {"data.window", config->data.window, saved->data.window}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        if (values[i].now != values[i].then)
+            return error_set(error, STATUS_USAGE,
+                             "%s was trained with %s=%g, the config says %g; a run resumes with the model it had", path,
+                             values[i].key, values[i].then, values[i].now);
+    return STATUS_OK;
+}
+
+/* Parameters and progress from a checkpoint, or new ones. */
+static int restore(struct run *run, const char *path, struct error *error)
+{
+    struct checkpoint checkpoint = {.table = run->table,
+                                    .parameters = run->trainer->host[0],
+                                    .adam_m = run->trainer->host[1],
+                                    .adam_v = run->trainer->host[2]};
+    if (!path[0]) {
+        parameters_initialise(run->table, run->trainer->host[0], (uint64_t)run->config->train.seed);
+        run->state = (struct progress_state){.best_rmse = INFINITY, .best_epoch = -1};
+    } else {
+        struct config saved;
+        if (checkpoint_read_config(path, &saved, run->comm, error) || check_model(run->config, &saved, path, error) ||
+            checkpoint_read(path, &checkpoint, run->comm, error))
+            return error->status;
+        run->state = checkpoint.progress;
+    }
+    trainer_upload(run->trainer, run->state.step - run->state.skipped);
+    return STATUS_OK;
+}
+
+static int find_checkpoint(struct run *run, bool resume, char *path, size_t bytes, struct error *error)
+{
+    if (checkpoint_newest(run->config->run_dir, path, bytes, run->comm, error)) return error->status;
+    if (path[0] && !resume)
+        return error_set(error, STATUS_USAGE, "%s already holds a run (%s); go on with --resume or choose another run.dir",
+                         run->config->run_dir, path);
+    return STATUS_OK;
+}
+
+int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error)
+{
+    char path[CONFIG_TEXT + 64] = "";
+    *run = (struct run){.config = config, .comm = comm, .lead = comm_rank(comm) == 0, .checkpoint_step = -1};
+    progress_begin(&run->progress, run->lead);
+    run->config_text = config_text(config);
+    run->table = parameter_table_new(&config->model);
+    if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
+    if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
+    if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
+    device_open(&run->device, config->device, config->precision, config->threads, comm_local_rank(comm), comm_local_size(comm),
+                error);
+    if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
+    trainer_new(&run->trainer, config, run->table, comm, run->device, error);
+    if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
+    make_folders(run, error);
+    if (comm_agree(comm, error)) return error->status;
+    run->steps_per_epoch = (run->training.total + config->train.batch - 1) / config->train.batch;
+    run->last_step = schedule_last_step(config, run->steps_per_epoch);
+    run->loader = loader_training(&run->training, config->train.batch, config->data.window, (uint64_t)config->train.seed,
+                                  run->state.epoch, run->state.position);
+    run->begin_seconds = run->checkpoint_seconds = run->since.seconds = clock_seconds();
+    report_start(run, path);
+    return STATUS_OK;
+}
+
+void run_close(struct run *run)
+{
+    loader_free(run->loader);
+    trainer_free(run->trainer);
+    parameter_table_free(run->table);
+    selection_release(&run->training);
+    selection_release(&run->validation);
+    survey_close(&run->survey);
+    survey_close(&run->validation_survey);
+    device_close(run->device);
+    memory_free(run->config_text);
+    if (run->log) fclose(run->log);
+    progress_end(&run->progress);
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The training step: forward and backward in parts that fit the encoder, buckets of the gradient summed over the ranks as the
+ * last part's backward fills them, one factor, Adam. */
+#include "train/trainer.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+static const double BETA1 = 0.9, BETA2 = 0.98, EPSILON = 1e-9;
+enum { CPU_WINDOWS_AT_ONCE = 32 };
+
+static int allocate(struct trainer *t, struct error *error)
+{
+    size_t bytes = (size_t)t->table->total * sizeof(float);
+    const struct {
+        void **memory;
+        size_t bytes;
+        const char *what;
+    } parts[] = {{(void **)&t->parameters, bytes, "the parameters"},
+                 {(void **)&t->gradient, bytes + TOTALS * sizeof(float), "the gradient"},
+                 {(void **)&t->m, bytes, "Adam's first moments"},
+                 {(void **)&t->v, bytes, "Adam's second moments"},
+                 {(void **)&t->state, sizeof *t->state, "the step's state"}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (t->device->operations->allocate(t->device, parts[i].memory, parts[i].bytes, parts[i].what, error))
+            return error->status;
+    for (int i = 0; i < 3; i++) t->host[i] = memory_zeroed((size_t)t->table->total, sizeof(float), "the parameters");
+    return STATUS_OK;
+}
+
+int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
+                struct device *device, struct error *error)
+{
+    struct trainer *t = memory_zeroed(1, sizeof *t, "the trainer");
+    int64_t at_once = config->train.microbatch ? config->train.microbatch : CPU_WINDOWS_AT_ONCE;
+    if (at_once > config->train.batch) at_once = config->train.batch;
+    t->comm = comm, t->device = device, t->config = config, t->table = table;
+    *trainer = t;
+    if (allocate(t, error)) return error->status;
+    return encoder_new(&t->encoder, device, table, (int)at_once, config->data.window, true, error);
+}
+
+void trainer_free(struct trainer *t)
+{
+    if (!t) return;
+    void *parts[] = {t->parameters, t->gradient, t->m, t->v, t->state};
+    encoder_free(t->encoder);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (parts[i]) t->device->operations->release(t->device, parts[i]);
+    for (int i = 0; i < 3; i++) memory_free(t->host[i]);
+    memory_free(t);
+}
+
+void trainer_upload(struct trainer *t, int64_t updates)
+{
+    const struct device_operations *o = t->device->operations;
+    size_t bytes = (size_t)t->table->total * sizeof(float);
+    struct step_state state = {.updates = updates};
+    o->upload(t->device, t->parameters, t->host[0], bytes);
+    o->upload(t->device, t->m, t->host[1], bytes);
+    o->upload(t->device, t->v, t->host[2], bytes);
+    o->upload(t->device, t->state, &state, sizeof state);
+    o->wait(t->device);
+}
+
+void trainer_download(struct trainer *t)
+{
+    const struct device_operations *o = t->device->operations;
+    size_t bytes = (size_t)t->table->total * sizeof(float);
+    o->download(t->device, t->host[0], t->parameters, bytes);
+    o->download(t->device, t->host[1], t->m, bytes);
+    o->download(t->device, t->host[2], t->v, bytes);
+}
+
+struct masking config_masking(const struct config *config, int mode, uint32_t epoch)
+{
+    return (struct masking){.mode = mode,
+                            .probed = config->masking.probed,
+                            .same = config->masking.same,
+                            .random = config->masking.random,
+                            .random_of_probed = config->masking.random_of == RANDOM_OF_PROBED,
+                            .weighted = config->loss.weighted,
+                            .inverse = config->loss.weighting == WEIGHTING_INVERSE,
+                            .seed = (uint64_t)config->train.seed,
+                            .epoch = epoch};
+}
+
+struct host_windows windows_part(const struct windows *windows, int first, int count)
+{
+    int64_t row = (int64_t)first * windows->steps;
+    return (struct host_windows){.B = count,
+                                 .time = windows->time + row,
+                                 .magnitude = windows->magnitude + row,
+                                 .error = windows->error + row,
+                                 .length = windows->length + first,
+                                 .start = windows->start + first,
+                                 .curve = windows->curve + first};
+}
+
+static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
+{
+    struct trainer *t = context;
+    comm_reduce_begin(t->comm, t->gradient + offset, count);
+    comm_reduce_progress(t->comm);
+}
+
+void trainer_step(struct trainer *t, const struct windows *windows, const struct step_request *request, struct step_state *result)
+{
+    const struct device_operations *o = t->device->operations;
+    float *totals = t->gradient + t->table->total, flags[2] = {request->stop, request->save};
+    struct pass pass = {.masking = config_masking(t->config, MASKING_DRAWN, request->epoch),
+                        .dropout = t->config->model.dropout,
+                        .seed = (uint64_t)t->config->train.seed,
+                        .epoch = request->epoch};
+    o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
+    o->upload(t->device, totals + TOTAL_STOP, flags, sizeof flags);
+    int first = 0;
+    do {
+        int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
+        struct host_windows part = windows_part(windows, first, count);
+        encoder_upload(t->encoder, &part);
+        encoder_forward(t->encoder, t->parameters, &pass, totals);
+        encoder_backward(t->encoder, t->parameters, &pass, t->gradient, count == left ? bucket_to_ranks : NULL, t);
+        first += count;
+    } while (first < windows->count);
+    t->reduce_wait_seconds += comm_reduce_end(t->comm);
+    o->step_finish(t->device, &(struct step_finish){.N = t->table->total,
+                                                    .gradient = t->gradient,
+                                                    .totals = totals,
+                                                    .clip_norm = t->config->train.clip_norm,
+                                                    .state = t->state});
+    o->adam(t->device, &(struct adam){.N = t->table->total,
+                                      .weight = t->parameters,
+                                      .m = t->m,
+                                      .v = t->v,
+                                      .gradient = t->gradient,
+                                      .learning_rate = request->learning_rate,
+                                      .beta1 = BETA1,
+                                      .beta2 = BETA2,
+                                      .epsilon = EPSILON,
+                                      .state = t->state});
+    o->download(t->device, result, t->state, sizeof *result);
+}
+
+double model_forward_flops(const struct model_config *model, int L)
+{
+    double D = model->width, F = model->ffn, leak = model->leak ? 2 : 0;
+    double block = L * ((4 + leak) * D * D + 2 * D * F) + 2.0 * L * L * D;
+    return 2 * model->blocks * block;
+}
+
+double model_training_flops(const struct model_config *model, int L)
+{
+    return 3 * model_forward_flops(model, L);
+}
