@@ -5,6 +5,7 @@
 #include "comm/comm.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -57,6 +58,8 @@ struct comm *comm_begin(int *argc, char ***argv)
 {
     int level = MPI_THREAD_SINGLE;
     MPI_Comm world;
+    /* A process started alone would have Open MPI start a daemon beside it, which needs a network and refuses root. */
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &level) == MPI_SUCCESS, "MPI_Init_thread failed");
     CHECK(level >= MPI_THREAD_SERIALIZED, "this MPI gives thread level %d only, MPI_THREAD_SERIALIZED is needed", level);
     CHECK(MPI_Comm_dup(MPI_COMM_WORLD, &world) == MPI_SUCCESS, "MPI_Comm_dup failed");
