@@ -105,7 +105,9 @@ setup_configure() {
     if [ -f "$build/built-from" ] && [ "$(cat "$build/built-from")" != "$setup_root" ]; then
         rm -rf "$build/build.ninja" "$build/meson-private" "$build/built-from"
     fi
-    [ -f "$build/build.ninja" ] || meson setup build || meson setup --wipe build || return 1
+    if [ ! -f "$build/build.ninja" ]; then
+        meson setup build || { [ -f "$build/meson-private/coredata.dat" ] && meson setup --wipe build; } || return 1
+    fi
     printf '%s\n' "$setup_root" >"$build/built-from"
 }
 
