@@ -42,11 +42,12 @@ static void print_rows(const struct ingest_report *report)
     print_reason(tally[TALLY_BAD_ID], "bad: no usable id");
     print_reason(tally[TALLY_BAD_NUMBER], "bad: time, magnitude or error is not a number");
     print_reason(tally[TALLY_BAD_ERROR], "bad: error not between 0 and 1");
-    print_reason(tally[TALLY_DUPLICATES], "duplicates");
+    print_reason(tally[TALLY_DUPLICATES], "duplicates, dropped");
     print_reason(tally[TALLY_PERCENTILE], "cut: magnitude not between the 1st and 99th percentile");
     print_reason(tally[TALLY_ROWS_SHORT], "in light curves that are too short");
     print_reason(tally[TALLY_ROWS_CALM], "in light curves that are not variable");
     printf("  %12lld  kept\n", (long long)tally[TALLY_ROWS_KEPT]);
+    print_reason(tally[TALLY_REPEATED], "repeat a row of their star: kept, --drop-duplicates leaves them out");
 }
 
 static void print_curves(const struct ingest_report *report)
@@ -78,11 +79,12 @@ static void print_end(const struct ingest_report *report, const struct ingest_op
 
 int command_ingest(struct comm *comm, int argc, char **argv, struct error *error)
 {
-    struct ingest_options options = {.filter = FILTER_ANY};
+    struct ingest_options options = {0};
     struct ingest_report report = {0};
     struct operands operands;
     int64_t shards = 64;
     int filter = FILTER_ANY, files;
+    bool drop_duplicates = false;
     char **paths;
     const struct option table[] = {
         {"--out", OPTION_TEXT, &options.out, "SURVEY", "the folder to make; it must not exist yet", true, 0, 0, NULL},
@@ -95,12 +97,15 @@ int command_ingest(struct comm *comm, int argc, char **argv, struct error *error
          "a table's columns: id=..,time=..,magnitude=..,error=.., any of them", false, 0, 0, NULL},
         {"--filter", OPTION_CHOICE, &filter, "any|all|off",
          "keep light curves with any (default) or all of |kurtosis| > 10, |skewness| > 1, std > 0.1", false, 0, 0, filter_names},
+        {"--drop-duplicates", OPTION_FLAG, &drop_duplicates, NULL,
+         "leave out rows whose time, magnitude and error the star already has (the default keeps and counts them)", false, 0, 0,
+         NULL},
         {0},
     };
     const struct usage usage = {"ingest", "--out SURVEY [OPTION ...] FILE ...", about, table, "FILE", 1, -1, more};
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
     options.shards = (int)shards;
-    options.filter = (enum filter)filter;
+    options.cuts = (struct cuts){.filter = (enum filter)filter, .drop_duplicates = drop_duplicates};
     ingest_expand(operands.count, operands.word, &files, &paths, error);
     if (!comm_agree(comm, error) && !ingest(&options, files, paths, comm, &report, error) && comm_rank(comm) == 0) {
         print_rows(&report);

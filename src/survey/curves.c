@@ -26,7 +26,7 @@ static void sort_rows(struct observation *row, int64_t count)
     }
 }
 
-/* Of sorted rows keeps one of each; returns how many. */
+/* Of sorted rows puts one of each in front; returns how many. */
 static int64_t drop_duplicates(struct observation *row, int64_t count)
 {
     int64_t kept = 0;
@@ -35,21 +35,34 @@ static int64_t drop_duplicates(struct observation *row, int64_t count)
     return kept;
 }
 
+static int64_t count_duplicates(const struct observation *row, int64_t count)
+{
+    int64_t repeated = 0;
+    for (int64_t i = 1; i < count; i++) repeated += by_time(&row[i - 1], &row[i]) == 0;
+    return repeated;
+}
+
 /* The rows of a star that the survey keeps, moved to the front of `row`; 0 when the star is dropped. */
-static int64_t cut(struct observation *row, int64_t count, enum filter filter, float *scratch, int64_t *tally)
+static int64_t cut(struct observation *row, int64_t count, const struct cuts *cuts, float *scratch, int64_t *tally)
 {
     tally[TALLY_CURVES]++;
     sort_rows(row, count);
-    int64_t distinct = drop_duplicates(row, count), kept = distinct ? cut_percentiles(row, distinct, scratch) : 0;
-    tally[TALLY_DUPLICATES] += count - distinct;
-    tally[TALLY_PERCENTILE] += distinct - kept;
+    if (cuts->drop_duplicates) {
+        int64_t distinct = drop_duplicates(row, count);
+        tally[TALLY_DUPLICATES] += count - distinct;
+        count = distinct;
+    } else {
+        tally[TALLY_REPEATED] += count_duplicates(row, count);
+    }
+    int64_t kept = count ? cut_percentiles(row, count, scratch) : 0;
+    tally[TALLY_PERCENTILE] += count - kept;
     if (kept < CUTS_OBSERVATIONS_LEAST) {
         tally[TALLY_CURVES_SHORT]++;
         tally[TALLY_ROWS_SHORT] += kept;
         return 0;
     }
     struct moments moments = magnitude_moments(row, kept);
-    if (!is_variable(&moments, filter)) {
+    if (!is_variable(&moments, cuts->filter)) {
         tally[TALLY_CURVES_CALM]++;
         tally[TALLY_ROWS_CALM] += kept;
         return 0;
@@ -109,7 +122,7 @@ static int32_t label_star(struct labels *labels, const char *id, bool kept, int6
     return class;
 }
 
-int curves_make(struct curves *curves, struct stars *stars, enum filter filter, struct labels *labels, int64_t *tally,
+int curves_make(struct curves *curves, struct stars *stars, const struct cuts *cuts, struct labels *labels, int64_t *tally,
                 int64_t *class_curves, char *const *paths, struct error *error)
 {
     int64_t longest = 0;
@@ -123,7 +136,7 @@ int curves_make(struct curves *curves, struct stars *stars, enum filter filter, 
     for (int64_t i = 0; i < stars->count; i++) {
         const struct star *star = &stars->star[i];
         struct observation *row = stars->observation + star->first;
-        int64_t kept = cut(row, star->count, filter, scratch, tally);
+        int64_t kept = cut(row, star->count, cuts, scratch, tally);
         int32_t label = labelled ? label_star(labels, star->id, kept > 0, tally, class_curves) : -1;
         if (kept) append(curves, star->id, row, kept, label);
     }

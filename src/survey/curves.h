@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A shard's stars become its light curves: rows sorted by time, without duplicates, cut, filtered and labelled. */
+ * A shard's stars become its light curves: rows sorted by time, cut, filtered and labelled. */
 #ifndef ASTROMER_SURVEY_CURVES_H
 #define ASTROMER_SURVEY_CURVES_H
 
@@ -12,7 +12,7 @@
 /* Makes the light curves of stars, whose rows it sorts in place. Counts into tally (by enum tally) and, with labels, into
  * class_curves and the labels' fates. The ids of `curves` are copies. Two files that claim to be the same star are an error with
  * both names out of `paths`. Not collective. */
-int curves_make(struct curves *curves, struct stars *stars, enum filter filter, struct labels *labels, int64_t *tally,
+int curves_make(struct curves *curves, struct stars *stars, const struct cuts *cuts, struct labels *labels, int64_t *tally,
                 int64_t *class_curves, char *const *paths, struct error *error);
 
 #endif

@@ -98,16 +98,16 @@ bool is_variable(const struct moments *moments, enum filter filter)
     return filter == FILTER_ALL ? kurtosis && skewness && deviation : kurtosis || skewness || deviation;
 }
 
-char *cuts_text(enum filter filter)
+char *cuts_text(const struct cuts *cuts)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "error_mag: {above: 0, below: 1}\n"
-             "duplicates: dropped\n"
+             "duplicates: %s\n"
              "magnitude_percentiles: {above: %d, below: %d, rank: nearest}\n"
              "observations_least: %d\n"
              "variability: {pass: %s, excess_kurtosis: %g, skewness: %g, deviation_mag: %g}\n",
-             PERCENTILE_LOW, PERCENTILE_HIGH, CUTS_OBSERVATIONS_LEAST, filter_names[filter], kurtosis_bound, skewness_bound,
-             deviation_bound_mag);
+             cuts->drop_duplicates ? "dropped" : "kept", PERCENTILE_LOW, PERCENTILE_HIGH, CUTS_OBSERVATIONS_LEAST,
+             filter_names[cuts->filter], kurtosis_bound, skewness_bound, deviation_bound_mag);
     return memory_string(text);
 }

@@ -34,7 +34,14 @@ struct moments magnitude_moments(const struct observation *observations, int64_t
 /* |excess kurtosis| > 10, |skewness| > 1, standard deviation > 0.1 mag. */
 bool is_variable(const struct moments *moments, enum filter filter);
 
+/* What the user chooses. Rows of a star with the same time, magnitude and error are one observation written twice; the paper's
+ * cuts keep them. */
+struct cuts {
+    enum filter filter;
+    bool drop_duplicates;
+};
+
 /* YAML text of all that was applied; owned by the caller. */
-char *cuts_text(enum filter filter);
+char *cuts_text(const struct cuts *cuts);
 
 #endif

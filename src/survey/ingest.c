@@ -118,7 +118,7 @@ static int make_shard(struct job *job, int shard, struct error *error)
     const char *folder = job->building.partial;
     int ranks = comm_size(job->comm);
     if (stars_load(&stars, folder, ranks, shard, error)) return error->status;
-    if (!curves_make(&curves, &stars, job->options->filter, &job->labels, job->report->tally, job->report->class_curves,
+    if (!curves_make(&curves, &stars, &job->options->cuts, &job->labels, job->report->tally, job->report->class_curves,
                      job->paths, error)) {
         stars_release(&stars);
         shard_write(folder, shard, job->options->shards, &job->identity, &curves, error);
@@ -150,7 +150,7 @@ static int prepare(struct job *job, struct error *error)
         return error_set(error, STATUS_USAGE, "--band %s is too long for the name of a band", shown(options->band, text));
     if (columns_read(&job->columns, options->columns, error)) return error->status;
     if (options->labels && labels_read(&job->labels, options->labels, error)) return error->status;
-    job->identity.cuts = cuts_text(options->filter);
+    job->identity.cuts = cuts_text(&options->cuts);
     job->identity.class_count = job->report->class_count = job->labels.class_count;
     job->identity.classes = memory_zeroed((size_t)job->labels.class_count, sizeof(char *), "class names");
     job->report->classes = memory_zeroed((size_t)job->labels.class_count, sizeof(char *), "class names");

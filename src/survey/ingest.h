@@ -18,7 +18,7 @@ struct ingest_options {
     const char *labels;  /* a labels file, or NULL */
     const char *band;    /* "R", "V", ..; NULL when not given. For the MACHO formats R or B */
     const char *columns; /* id=..,time=..,magnitude=..,error=.., or NULL */
-    enum filter filter;
+    struct cuts cuts;
 };
 
 /* What is counted. Every row ends in exactly one of BAD_*, DUPLICATES, PERCENTILE, ROWS_SHORT, ROWS_CALM and ROWS_KEPT; every
@@ -31,7 +31,8 @@ enum tally {
     TALLY_BAD_ID,     /* empty, too long or with control characters */
     TALLY_BAD_NUMBER, /* time, magnitude or error is not a finite number */
     TALLY_BAD_ERROR,  /* error not between 0 and 1 */
-    TALLY_DUPLICATES, /* a row that the star already has */
+    TALLY_DUPLICATES, /* a row that the star already has, dropped */
+    TALLY_REPEATED,   /* the same, where it is not dropped: counted again as what becomes of it */
     TALLY_PERCENTILE, /* magnitude not between the 1st and 99th percentile */
     TALLY_ROWS_SHORT, /* in light curves that are then too short */
     TALLY_ROWS_CALM,  /* in light curves that are not variable */
