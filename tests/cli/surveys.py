@@ -51,12 +51,13 @@ def moments(magnitude):
     return np.sqrt(variance), np.mean(deviations**3) / variance**1.5, np.mean(deviations**4) / variance**2 - 3
 
 
-def cut(rows, keep="any"):
-    """What is left of a star's rows [[time, magnitude, error], ..], or None with the reason why it is dropped."""
+def cut(rows, keep="any", distinct=False):
+    """What is left of a star's rows [[time, magnitude, error], ..], or None with the reason why it is dropped. `distinct` leaves out
+    repeated rows."""
     rows = np.asarray(rows, dtype=float).reshape(-1, 3)
     rows[:, 1:] = rows[:, 1:].astype(np.float32)
     rows = rows[(rows[:, 2] > 0) & (rows[:, 2] < 1) & np.isfinite(rows).all(axis=1)]
-    rows = np.unique(rows, axis=0)
+    rows = np.unique(rows, axis=0) if distinct else rows[np.lexsort(rows.T[::-1])]
     if len(rows):
         magnitudes = np.sort(rows[:, 1])
         rows = rows[(rows[:, 1] > nearest(magnitudes, 1)) & (rows[:, 1] < nearest(magnitudes, 99))]

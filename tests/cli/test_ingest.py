@@ -65,9 +65,9 @@ class IngestTest(CommandLineTest):
         self.assertEqual(int(blocks[0][3]), sum(len(curve[0]) for curve in survey.curves.values()))
         self.assertEqual(int(blocks[1][3]), len(survey.curves))
 
-    def check_curves(self, survey, stars, keep="any", rename=lambda name: name):
+    def check_curves(self, survey, stars, keep="any", distinct=False, rename=lambda name: name):
         """The survey has the light curves of the stars, cut, and no others."""
-        expected = {rename(name): cut(rows, keep)[0] for name, rows in stars.items()}
+        expected = {rename(name): cut(rows, keep, distinct)[0] for name, rows in stars.items()}
         expected = {name: rows for name, rows in expected.items() if rows is not None}
         self.assertTrue(expected)
         self.assertEqual(sorted(survey.curves), sorted(expected))
@@ -135,7 +135,8 @@ class Formats(IngestTest):
 
     def test_table_of_one_star(self):
         stars = make_stars(3, least=30)
-        paths = [self.write(f"in/{name}.csv", "MJD,mag,err\n" + "".join(",".join(row) + "\n" for row in rows)) for name, rows in stars.items()]
+        paths = [self.write(f"in/{name}.csv", "MJD,mag,err\n" + "".join(",".join(row) + "\n" for row in rows))
+                 for name, rows in stars.items()]
         self.check_curves(self.ingest(*paths)[0], stars)
 
     def test_star_csv(self):
@@ -224,8 +225,8 @@ class SameSurvey(IngestTest):
         path = self.write("a.csv", long_csv({"a": rows}))
         twice = self.write("b.csv", long_csv({"a": [("-0.0", m, e) for _, m, e in rows] + rows}))
         first, _ = self.ingest(path, out="a/survey")
-        second, count = self.ingest(twice, out="b/survey")
-        self.assertEqual(count["duplicates"], 20)
+        second, count = self.ingest(twice, "--drop-duplicates", out="b/survey")
+        self.assertEqual(count["duplicates, dropped"], 20)
         self.assertEqual(first.curves["a"][0].tobytes(), second.curves["a"][0].tobytes())
 
 
@@ -236,16 +237,32 @@ class BadRows(IngestTest):
         bad = {"bad: too few fields": ["star0,50000,15", "star0", ",,"],
                "bad: no usable id": [",50000,15,0.1", "x" * 256 + ",50000,15,0.1", "a\x01b,50000,15,0.1"],
                "bad: time, magnitude or error is not a number":
-                   ["star0,nan,15,0.1", "star0,50000,,0.1", "star0,50000,15,inf", "star0,5e4d,15,0.1", "star0,50000,1e60,0.1", "id,mjd,mag,err",
-                    "star0,50000,15.0.1,0.1"],
-               "bad: error not between 0 and 1": ["star0,50000,15,0", "star0,50000,15,1", "star0,50000,-99,9.999", "star0,50000,15,-0.1"],
-               "duplicates": good.splitlines()[1:4]}
+                   ["star0,nan,15,0.1", "star0,50000,,0.1", "star0,50000,15,inf", "star0,5e4d,15,0.1", "star0,50000,1e60,0.1",
+                    "id,mjd,mag,err", "star0,50000,15.0.1,0.1"],
+               "bad: error not between 0 and 1": ["star0,50000,15,0", "star0,50000,15,1", "star0,50000,-99,9.999", "star0,50000,15,-0.1"]}
         lines = good.splitlines() + [line for group in bad.values() for line in group]
         random.Random(3).shuffle(lines[1:])
         survey, count = self.ingest(self.write("a.csv", "\n".join(lines)), "--filter", "off")
         for reason, group in bad.items():
             self.assertEqual(count[reason], len(group), reason)
         self.check_curves(survey, stars, "off")
+
+    def test_repeated_rows(self):
+        stars = make_stars(2, least=50, most=60)
+        rows = [row for name in stars for row in stars[name]]
+        for name in stars:
+            stars[name] += stars[name][::3]
+        repeated = sum(map(len, stars.values())) - len(rows)
+        path = self.write("a.csv", long_csv(stars, seed=2))
+        kept, count = self.ingest(path, "--filter", "off", out="a/survey")
+        self.check_curves(kept, stars, "off")
+        self.assertEqual(count["repeat a row of their star: kept, --drop-duplicates leaves them out"], repeated)
+        self.assertIn("duplicates: kept", kept.cuts)
+        dropped, count = self.ingest(path, "--filter", "off", "--drop-duplicates", out="b/survey")
+        self.check_curves(dropped, stars, "off", distinct=True)
+        self.assertEqual(count["duplicates, dropped"], repeated)
+        self.assertIn("duplicates: dropped", dropped.cuts)
+        self.assertNotEqual(dropped.id, kept.id)
 
     def test_stars_without_a_good_row_are_counted(self):
         stars = make_stars(2, least=50)
