@@ -9,10 +9,10 @@
 #include "base/text.h"
 #include "survey/fields.h"
 
-static const char *const id_names[] = {"id",        "star_id",    "starid",    "object_id", "objectid", "objid",     "obj_id",
-                                       "oid",       "source_id",  "sourceid",  "lc_id",     "asas_id",  "asassn_id", "macho_id",
-                                       "ogle_id",   "atlas_id",   "target_id", "star",      "object",   "source",    "name",
-                                       "star_name", "identifier", "curve",     "target",    NULL};
+static const char *const id_names[] = {"id",       "star_id",   "starid",     "object_id", "objectid", "objid",     "obj_id",
+                                       "oid",      "source_id", "sourceid",   "lc_id",     "asas_id",  "asassn_id", "asas_sn_id",
+                                       "macho_id", "ogle_id",   "atlas_id",   "target_id", "star",     "object",    "source",
+                                       "name",     "star_name", "identifier", "curve",     "target",   NULL};
 static const char *const time_names[] = {"mjd", "time", "mjd_obs", "obs_mjd",  "obsmjd",  "time_mjd", "hmjd", "bmjd", "date_mjd",
                                          "hjd", "bjd",  "jd",      "obs_time", "obstime", "epoch",    "date", "t",    NULL};
 static const char *const magnitude_names[] = {"mag",     "magnitude", "mags", "magnitudes", "psfmag",

@@ -17,33 +17,58 @@
 /* The spilled runs of one shard, as they lie in the files. */
 struct runs {
     unsigned char *data;
-    size_t bytes, capacity;
+    size_t bytes;
 };
 
-static int read_file(struct runs *runs, const char *path, struct error *error)
+/* The length of one rank's file; 0 when it had nothing for the shard. */
+static int file_length(const char *path, size_t *bytes, struct error *error)
 {
     struct stat status;
+    *bytes = 0;
+    if (stat(path, &status))
+        return errno == ENOENT ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    *bytes = (size_t)status.st_size;
+    return STATUS_OK;
+}
+
+static int read_file(const char *path, unsigned char *data, size_t bytes, struct error *error)
+{
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) return STATUS_OK; /* this rank had nothing for the shard */
-    if (fd < 0 || fstat(fd, &status)) {
-        error_set(error, STATUS_FAILED, "%s: cannot be opened: %s", path, strerror(errno));
-        goto cleanup;
-    }
-    size_t wanted = (size_t)status.st_size;
-    memory_grow((void **)&runs->data, &runs->capacity, runs->bytes + wanted, 1, "the rows of a shard");
-    while (wanted) {
-        ssize_t got = read(fd, runs->data + runs->bytes, wanted);
+    if (fd < 0) return error_set(error, STATUS_FAILED, "%s: cannot be opened: %s", path, strerror(errno));
+    while (bytes) {
+        ssize_t got = read(fd, data, bytes);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) {
             error_set(error, STATUS_FAILED, "%s: cannot be read: %s", path, got ? strerror(errno) : "it became shorter");
-            goto cleanup;
+            break;
         }
-        runs->bytes += (size_t)got;
-        wanted -= (size_t)got;
+        data += got;
+        bytes -= (size_t)got;
     }
-cleanup:
-    if (fd >= 0) close(fd);
+    close(fd);
     return error->status;
+}
+
+/* All ranks' files of a shard, one behind the other. */
+static int read_runs(struct runs *runs, const char *folder, int ranks, int shard, struct error *error)
+{
+    char path[PATH_MAX];
+    size_t bytes, used = 0;
+    for (int r = 0; r < ranks; r++) {
+        spill_file_path(path, folder, r, shard);
+        if (file_length(path, &bytes, error)) return error->status;
+        runs->bytes += bytes;
+    }
+    runs->data = memory_new(runs->bytes, 1, "the rows of a shard");
+    for (int r = 0; r < ranks; r++) {
+        spill_file_path(path, folder, r, shard);
+        if (file_length(path, &bytes, error)) return error->status;
+        if (bytes > runs->bytes - used) return error_set(error, STATUS_FAILED, "%s: became longer while it was read", path);
+        if (bytes && read_file(path, runs->data + used, bytes, error)) return error->status;
+        used += bytes;
+    }
+    runs->bytes = used;
+    return STATUS_OK;
 }
 
 /* The run at a place, and the place of the next; NULL at the end or where a file was cut. */
@@ -125,7 +150,7 @@ static int find_stars(struct index *index, const struct runs *runs, struct error
         star->count += run->rows;
         note_source(star, run->source);
     }
-    return place == runs->bytes ? STATUS_OK : error_set(error, STATUS_FAILED, "the file of rows is damaged");
+    return place == runs->bytes ? STATUS_OK : error_set(error, STATUS_FAILED, "the rows between the passes are damaged");
 }
 
 static int by_id(const void *a, const void *b)
@@ -173,16 +198,12 @@ static void copy_rows(struct stars *stars, struct index *index, const struct run
 
 int stars_load(struct stars *stars, const char *folder, int ranks, int shard, struct error *error)
 {
-    char path[PATH_MAX] = "";
     struct runs runs = {0};
     struct index index = {0};
     *stars = (struct stars){0};
-    for (int r = 0; r < ranks; r++) {
-        spill_file_path(path, folder, r, shard);
-        if (read_file(&runs, path, error)) goto cleanup;
-    }
+    if (read_runs(&runs, folder, ranks, shard, error)) goto cleanup;
     if (find_stars(&index, &runs, error)) {
-        error_prefix(error, "%s", path);
+        error_prefix(error, "%s: shard %d", folder, shard);
         goto cleanup;
     }
     lay_out(stars, &index);

@@ -23,20 +23,21 @@ static bool is_comment(struct text line)
     return line.length && line.start[0] == '#';
 }
 
-/* Comments first, one of them the names of the columns unless the file's own name says what it is, then three numbers. */
+/* lc_ in front and .mjd behind: whatever is wrong between them, this is meant. */
+static bool is_star_name(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    size_t length = dot && !strcmp(dot, ".gz") ? (size_t)(dot - name) : strlen(name);
+    return !strncmp(name, "lc_", 3) && length >= 4 && !strncmp(name + length - 4, ".mjd", 4);
+}
+
+/* The name, comments first, then three numbers. */
 static bool recognise(struct head *head, const struct sink *sink)
 {
     (void)sink;
-    char id[NAME_BYTES], band;
     int data = head_data_line(head);
-    bool known = read_name(head->name, id, &band);
-    if (head->lines == 0 || !is_comment(head->line[0])) return false;
-    for (int i = 0; i < head->lines && !known; i++) {
-        struct text field[3];
-        known = is_comment(head->line[i]) && head_split(head, i, BLANKS, field, 3) == 3 && text_is(field[0], "#MJD") &&
-                text_is(field[1], "Mag") && text_is(field[2], "Err");
-    }
-    return known && (data < 0 || three_numbers(head, data) == BLANKS);
+    if (!is_star_name(head->name) || head->lines == 0 || !is_comment(head->line[0])) return false;
+    return data < 0 || three_numbers(head, data) == BLANKS;
 }
 
 static int parse(struct reader *reader, struct head *head, struct sink *sink, struct error *error)
@@ -45,7 +46,7 @@ static int parse(struct reader *reader, struct head *head, struct sink *sink, st
     struct text line, field[3];
     if (!read_name(head->name, id, &band))
         return error_set(error, STATUS_FAILED,
-                         "%s: is a MACHO star file, but its name is not lc_FIELD.TILE.SEQ.BAND.mjd with band R or B",
+                         "%s: looks like a MACHO star file, but its name is not lc_FIELD.TILE.SEQ.BAND.mjd with band R or B",
                          reader->path);
     if (sink->band && sink->band != band) {
         sink->tally[TALLY_FILES_OTHER_BAND]++;
