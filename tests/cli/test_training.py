@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""Shows that training does not depend on the number of ranks, that a run killed anywhere goes on as if it had not been, that it
+stops when asked to, and that steps which are not finite are skipped and several of them end the run."""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import h5py
+import numpy as np
+
+from harness import MPIRUN, PROGRAM, CommandLineTest, main
+
+TINY = """
+data: {window: 30, validation_windows: 2, validation: 0.2}
+model: {blocks: 2, heads: 2, width: 16, ffn: 24}
+train: {batch: 16, microbatch: 5, epochs: 0, steps: 50, learning_rate: 1e-3, warmup_steps: 5, log_every_steps: 1, seed: 3}
+checkpoint: {every_seconds: 0, every_epochs: 0, keep: 2}
+device: cpu
+threads: 1
+"""
+
+
+def parameters(path):
+    with h5py.File(path) as file:
+        return {name: file["parameters"][name][:] for name in file["parameters"]}
+
+
+def newest(run):
+    return sorted((run / "checkpoints").glob("step-*.h5"))[-1]
+
+
+class Training(CommandLineTest):
+    def setUp(self):
+        super().setUp()
+        self.write("tiny.yaml", TINY)
+        self.expect(0, "synth", "--out", "survey", "--curves", 120, "--shards", 5, "--seed", 4)
+
+    def words(self, run, *more):
+        survey = [] if any(word.startswith("data.survey=") for word in more) else ["data.survey=survey"]
+        return ["pretrain", "--config", "tiny.yaml", f"run.dir={run}", *survey, *more]
+
+    def train(self, run, *more, status=0, **options):
+        return self.expect(status, *self.words(run, *more), **options)
+
+    def log(self, run, event):
+        lines = [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def losses(self, run):
+        return np.array([line["loss"] for line in self.log(run, "step")])
+
+    def assert_close(self, a, b, bound):
+        """Two checkpoints' parameters, tensor by tensor; bound 0: bit for bit."""
+        one, other = parameters(a), parameters(b)
+        self.assertEqual(one.keys(), other.keys())
+        for name in one:
+            if bound == 0:
+                self.assertEqual(one[name].tobytes(), other[name].tobytes(), name)
+            else:
+                self.assertLessEqual(np.linalg.norm(one[name] - other[name]), bound * np.linalg.norm(one[name]) + 1e-7, name)
+
+
+class Ranks(Training):
+    def test_any_number_of_ranks_gives_the_same_losses(self):
+        self.train("one")
+        expected = self.losses("one")
+        self.assertEqual(len(expected), 50)
+        self.assertLess(expected[-10:].mean(), 0.8 * expected[:5].mean())
+        for ranks in (2, 3, 4):
+            self.train(f"run{ranks}", ranks=ranks)
+            difference = np.abs(self.losses(f"run{ranks}") / expected - 1).max()
+            self.assertLess(difference, 1e-5, f"{ranks} ranks")
+            for key in ("val_rmse", "val_r2", "train_rmse"):
+                ours, theirs = ([line[key] for line in self.log(run, "epoch")] for run in (f"run{ranks}", "one"))
+                np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+    def test_ranks_without_light_curves_take_part(self):
+        self.expect(0, "synth", "--out", "few", "--curves", 3, "--shards", 8)
+        for run, ranks in (("alone", None), ("many", 4)):
+            self.train(run, "data.survey=few", "data.validation=0", "train.steps=6", ranks=ranks)
+        np.testing.assert_allclose(self.losses("many"), self.losses("alone"), rtol=1e-5)
+
+    def test_more_ranks_than_shards_are_refused(self):
+        self.assertIn("5 shards", self.train("run", status=2, ranks=6).message)
+
+    def test_the_parts_of_a_batch_do_not_matter(self):
+        self.train("parts", "train.steps=10")
+        self.train("whole", "train.steps=10", "train.microbatch=16")
+        np.testing.assert_allclose(self.losses("whole"), self.losses("parts"), rtol=1e-5)
+
+    def test_dropout_and_other_models_train(self):
+        for i, more in enumerate((["model.dropout=0.2"], ["model.preset=astromer1"], ["loss.weighting=inverse", "train.clip_norm=0.5"],
+                                  ["train.schedule=warmup", "masking.random_of=probed"], ["train.schedule=cosine", "model.leak=false"])):
+            for run, ranks in ((f"a{i}", None), (f"b{i}", 2)):
+                self.train(run, "train.steps=8", *more, ranks=ranks)
+            np.testing.assert_allclose(self.losses(f"a{i}"), self.losses(f"b{i}"), rtol=1e-5)
+
+
+class Restarts(Training):
+    def kill_at(self, run, step, ranks, *more):
+        """Starts a run and kills all its processes with SIGKILL once its log has reached a step."""
+        words = [MPIRUN, "-n", str(ranks), PROGRAM, *self.words(run, *more)]
+        process = subprocess.Popen(words, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        log, end = self.folder / run / "log.jsonl", time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end and f'"step": {step},' not in (log.read_text() if log.exists() else ""):
+            time.sleep(0.002)
+        for child in children(process.pid):
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.kill()
+        process.wait()
+
+    def test_a_killed_run_goes_on(self):
+        seldom = ["checkpoint.every_seconds=0.02", "train.steps=60"]
+        self.train("whole", *seldom, ranks=2)
+        reached = random.Random().randint(8, 45)
+        self.kill_at("killed", reached, 2, *seldom)
+        left = sorted((self.folder / "killed" / "checkpoints").glob("*"))
+        self.assertTrue(left, f"killed at step {reached} without a checkpoint")
+        for ranks, bound in ((2, 0), (3, 1e-4)):
+            run = self.folder / f"on{ranks}"
+            subprocess.run(["cp", "-r", self.folder / "killed", run], check=True)
+            self.train(run.name, *seldom, "--resume", ranks=ranks)
+            self.assertEqual(newest(run).name, "step-00000060.h5")
+            self.assertFalse(list((run / "checkpoints").glob("*tmp*")))
+            self.assert_close(newest(run), newest(self.folder / "whole"), bound)
+            self.assertEqual([line["epoch"] for line in self.log(run.name, "epoch")][-1],
+                             [line["epoch"] for line in self.log("whole", "epoch")][-1])
+
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        self.train("whole", "train.steps=20", "checkpoint.every_epochs=1", "checkpoint.keep=10")
+        checkpoints = sorted((self.folder / "whole" / "checkpoints").glob("step-*.h5"))
+        self.assertGreater(len(checkpoints), 2)
+        damaged = bytearray(checkpoints[-1].read_bytes())
+        for place in (len(damaged) // 2, len(damaged) // 3, 2 * len(damaged) // 3):
+            damaged[place:place + 64] = bytes(64)
+        checkpoints[-1].write_bytes(bytes(damaged))
+        checkpoints[-2].write_bytes(checkpoints[-2].read_bytes()[:5000])
+        result = self.train("whole", "train.steps=24", "--resume", ranks=2)
+        self.assertIn(checkpoints[-1].name, result.err)
+        self.assertIn(checkpoints[-3].name, result.out)
+        self.train("clean", "train.steps=24")
+        self.assert_close(newest(self.folder / "whole"), newest(self.folder / "clean"), 1e-4)
+
+    def test_signals_stop_a_run(self):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            run = f"run{int(number)}"
+            process = subprocess.Popen([PROGRAM, *self.words(run, "train.steps=100000")], cwd=self.folder, stdout=subprocess.PIPE, text=True)
+            log, end = self.folder / run / "log.jsonl", time.monotonic() + 60
+            while time.monotonic() < end and '"event": "step"' not in (log.read_text() if log.exists() else ""):
+                time.sleep(0.01)
+            process.send_signal(number)
+            out, _ = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0, out)
+            self.assertIn(f"stopped by {number.name}, go on with --resume", out)
+            self.assertEqual(self.log(run, "end")[-1]["step"], int(newest(self.folder / run).stem[5:]))
+
+    def test_the_time_limit_stops_a_run(self):
+        out = self.train("run", "train.steps=0", "train.time_limit_seconds=1", ranks=2).out
+        self.assertIn("time limit", out)
+        steps = self.log("run", "end")[-1]["step"]
+        self.train("run", "--resume", f"train.steps={steps + 3}")
+        self.assertEqual(self.log("run", "end")[-1]["step"], steps + 3)
+
+    def test_resuming_is_asked_for(self):
+        self.assertIn("run.dir", self.expect(2, "pretrain", "--config", "tiny.yaml", "data.survey=survey").message)
+        self.train("run", "train.steps=3", "--resume")
+        self.assertIn("--resume", self.train("run", status=2).message)
+        self.assertIn("model.ffn", self.train("run", "model.ffn=8", "--resume", status=2).message)
+        self.expect(0, "pretrain", "--resume", "run.dir=run", "train.steps=5")
+        self.assertEqual(newest(self.folder / "run").name, "step-00000005.h5")
+
+    def test_checkpoints_are_pruned(self):
+        self.train("run", "checkpoint.every_seconds=0.001", "train.steps=12")
+        names = sorted(path.name for path in (self.folder / "run" / "checkpoints").glob("*"))
+        self.assertEqual(names, ["step-00000011.h5", "step-00000012.h5"])
+
+
+class NotFinite(Training):
+    def poison(self, which):
+        """Makes the magnitudes of some light curves so large that their squares overflow."""
+        for path in sorted((self.folder / "survey").glob("*.h5")):
+            with h5py.File(path, "r+") as file:
+                offset = file["offset"][:]
+                for curve in which(len(offset) - 1):
+                    part = slice(int(offset[curve]), int(offset[curve + 1]))
+                    file["magnitude"][part] = np.float32(2e38) * np.sign(np.arange(part.stop - part.start) % 2 - 0.5)
+                if "crc32" in file["magnitude"].attrs:
+                    del file["magnitude"].attrs["crc32"]
+
+    def test_a_bad_step_is_skipped(self):
+        self.poison(lambda count: [0] if count else [])
+        self.train("run", "train.batch=4", "train.steps=50", "data.validation=0")
+        self.assertGreater(len(self.log("run", "skip")), 0)
+        self.assertEqual(len(self.log("run", "skip")) + len(self.log("run", "step")), 50)
+        for name, values in parameters(newest(self.folder / "run")).items():
+            self.assertTrue(np.isfinite(values).all(), name)
+
+    def test_many_bad_steps_end_the_run(self):
+        self.train("run", "train.steps=4", "checkpoint.every_epochs=1")
+        kept = newest(self.folder / "run").read_bytes()
+        self.poison(range)
+        result = self.train("run", "train.steps=50", "--resume", status=1, ranks=2)
+        self.assertIn("not finite", result.message)
+        self.assertEqual(newest(self.folder / "run").read_bytes(), kept)
+
+
+class Stopping(Training):
+    def test_early_stopping_keeps_the_best(self):
+        self.train("run", "train.steps=0", "train.epochs=100", "train.patience=2", "train.learning_rate=0.3", "train.warmup_steps=0")
+        epochs = self.log("run", "epoch")
+        self.assertLess(len(epochs), 100)
+        best = min(epochs, key=lambda line: line["val_rmse"])
+        self.assertEqual(len(epochs) - best["epoch"], 2)
+        self.assertEqual(self.log("run", "end")[-1]["best_epoch"], best["epoch"])
+        result = self.expect(0, "evaluate", "--checkpoint", "run/best.h5", "--survey", "survey", "--subset", "validation",
+                             "--windows-per-curve", 2, "--json")
+        self.assertAlmostEqual(json.loads(result.out)["rmse"], best["val_rmse"], places=6)
+
+    def test_a_validation_survey(self):
+        self.expect(0, "synth", "--out", "other", "--curves", 30, "--shards", 4, "--seed", 9)
+        self.train("run", "data.validation=other", "train.steps=8")
+        line = self.log("run", "epoch")[-1]
+        result = self.expect(0, "evaluate", "--checkpoint", "run/best.h5", "--survey", "other", "--windows-per-curve", 2, "--json", ranks=3)
+        self.assertAlmostEqual(json.loads(result.out)["rmse"], line["val_rmse"], places=5)
+
+
+def children(pid):
+    """All processes below one."""
+    found, listed = [], subprocess.run(["ps", "-eo", "pid=,ppid="], stdout=subprocess.PIPE, text=True, check=True).stdout
+    parent = {int(a): int(b) for a, b in (line.split() for line in listed.splitlines())}
+    for process in parent:
+        above = process
+        while above in parent and above != pid:
+            above = parent[above]
+        if above == pid and process != pid:
+            found.append(process)
+    return found
+
+
+if __name__ == "__main__":
+    main()
