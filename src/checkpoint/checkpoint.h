@@ -5,10 +5,12 @@
  * File format (version 1): `parameters/NAME`, and in a checkpoint to resume from `adam/m/NAME`, `adam/v/NAME` (f32, row-major,
  * the shape of the parameter table); group `progress` with attributes; dataset `config` (one string, YAML text); file attribute
  * format_version; every dataset has an attribute `crc32` (u32, zlib CRC-32 of its bytes, little endian). It is written under a
- * temporary name, flushed, closed by all, reopened and verified, fsynced and renamed; nothing is ever opened for writing again. */
+ * temporary name, flushed, closed by all, reopened and verified, fsynced and renamed; nothing is ever opened for writing again.
+ */
 #ifndef ASTROMER_CHECKPOINT_CHECKPOINT_H
 #define ASTROMER_CHECKPOINT_CHECKPOINT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/config.h"
@@ -19,18 +21,18 @@ enum { CHECKPOINT_FORMAT_VERSION = 1 };
 
 /* Where a run stands. Saved and restored in full; every field is an attribute of the group `progress` under its own name. */
 struct progress_state {
-    int64_t step;            /* batches consumed, skipped ones included */
-    int64_t skipped;         /* steps skipped as not finite; Adam has made step - skipped updates */
-    int64_t epoch;           /* the epoch in progress, from 0 */
-    int64_t position;        /* windows of that epoch already trained on, over all ranks */
+    int64_t step;     /* batches consumed, skipped ones included */
+    int64_t skipped;  /* steps skipped as not finite; Adam has made step - skipped updates */
+    int64_t epoch;    /* the epoch in progress, from 0 */
+    int64_t position; /* windows of that epoch already trained on, over all ranks */
     int64_t windows_seen;
-    double seconds;          /* of training, over all restarts */
-    double best_rmse;        /* validation; infinity before the first */
-    int64_t best_epoch;      /* -1 before the first */
-    int64_t patience_used;   /* epochs since the best */
-    double epoch_error_sum;  /* of the epoch in progress: sum of window errors as the loss sees them, ... */
-    double epoch_loss_sum;   /* ... sum of losses over its steps */
-    int64_t epoch_windows;   /* ... windows and steps that the two sums are over */
+    double seconds;               /* of training, over all restarts */
+    double best_rmse;             /* validation; infinity before the first */
+    int64_t best_epoch;           /* -1 before the first */
+    int64_t patience_used;        /* epochs since the best */
+    double epoch_error_sum;       /* of the epoch in progress: sum of window errors as the loss sees them, ... */
+    double epoch_plain_error_sum; /* ... of unweighted ones, ... */
+    int64_t epoch_windows;        /* ... windows and steps that the two sums are over */
     int64_t epoch_steps;
     double epoch_seconds;
 };
@@ -66,5 +68,19 @@ void checkpoint_path(const char *run_dir, int64_t step, char *path, size_t path_
 
 /* Checks every checksum of a checkpoint. Not collective. */
 int checkpoint_verify(const char *path, struct error *error);
+
+/* What a checkpoint says about itself, for people. */
+struct checkpoint_summary {
+    char *config_text; /* owned */
+    struct progress_state progress;
+    bool resumable;   /* Adam's state is there */
+    int tensors;      /* of the model */
+    int64_t elements; /* in them */
+    int checked;      /* datasets whose checksum was verified */
+    int unchecked;    /* datasets without a checksum */
+};
+/* Checks every checksum and fills the summary; checkpoint_summary_release is fine on a zeroed one. Not collective. */
+int checkpoint_inspect(const char *path, struct checkpoint_summary *summary, struct error *error);
+void checkpoint_summary_release(struct checkpoint_summary *summary);
 
 #endif
