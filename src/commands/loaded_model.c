@@ -38,7 +38,9 @@ int loaded_model_open(struct loaded_model *model, const char *path, int settings
     model->table = parameter_table_new(&model->config.model);
     float *host = memory_zeroed((size_t)model->table->total, sizeof *host, "the parameters");
     size_t bytes = (size_t)model->table->total * sizeof *host;
-    if (checkpoint_read(path, &(struct checkpoint){.table = model->table, .parameters = host}, comm, error)) goto cleanup;
+    struct checkpoint checkpoint = {.table = model->table, .parameters = host};
+    if (checkpoint_read(path, &checkpoint, comm, error)) goto cleanup;
+    model->step = checkpoint.progress.step;
     if (!device_open(&model->device, run.device, run.precision, run.threads, comm_local_rank(comm), comm_local_size(comm),
                      error) &&
         !model->device->operations->allocate(model->device, (void **)&model->parameters, bytes, "the parameters", error) &&

@@ -10,6 +10,7 @@
 
 struct loaded_model {
     struct config config; /* the run's, with device, precision, threads and data.memory_gb of this command */
+    int64_t step;         /* of the run, when the checkpoint was written */
     struct parameter_table *table;
     struct device *device;
     struct encoder *encoder; /* for inference */
