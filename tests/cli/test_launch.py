@@ -51,7 +51,7 @@ class Mpirun(CommandLineTest):
     def test_a_killed_rank_is_reported(self):
         status, _, err = self.run_words("-n", "2", self.program, "pretrain", "die")
         self.assertEqual(status, 128 + signal.SIGKILL)
-        self.assertIn("out of memory", err)
+        self.assertIn("memory ran out", err)
 
     def signalled(self, command, *signals):
         process = self.start("-n", "2", self.program, command, "wait")
@@ -71,6 +71,12 @@ class Mpirun(CommandLineTest):
     def test_another_command_is_ended(self):
         _, lines, _ = self.signalled("ingest", signal.SIGTERM)
         self.assertNotIn("left by USR1", lines)
+
+    def test_what_mpirun_itself_has_to_say_is_shown(self):
+        status, _, err = self.run_words("-n", "3", "--host", "localhost:2", self.program, "info")
+        self.assertNotEqual(status, 0)
+        self.assertIn("not enough slots", err)
+        self.assertIn("nosuch/astromer", self.run_words("-n", "1", "nosuch/astromer", "info")[2])
 
     def test_wrong_words(self):
         for words, status in (((), 2), (("-n", "2"), 2), (("-n", "x", "astromer"), 2), (("-n", "0", "astromer"), 2)):
