@@ -75,8 +75,7 @@ hid_t hdf5_access(bool writer)
     return access;
 }
 
-/* Single values ----------------------------------------------------------------------------------------------------------------
- */
+/* Single values ------------------------------------------------------------------------------------------------- */
 
 /* One number. Absent: *found is false and *value stays. Returns negative when there is something that cannot be read as one. */
 herr_t hdf5_get_number(hid_t object, const char *name, hid_t memory_type, void *value, bool *found)

@@ -44,8 +44,7 @@ static float *dense_new(const struct parameter_table *table)
     return memory_new((size_t)most, sizeof(float), "a tensor of a checkpoint");
 }
 
-/* Step 1: rank 0 makes the file -----------------------------------------------------------------------------------------------
- */
+/* Step 1: rank 0 makes the file --------------------------------------------------------------------------------- */
 
 static herr_t put_attribute(hid_t object, const char *name, hid_t file_type, hid_t memory_type, const void *value)
 {
@@ -249,8 +248,7 @@ static int make_file(const char *path, const char *temporary, const struct check
     return error->status;
 }
 
-/* Step 2: all ranks write ------------------------------------------------------------------------------------------------------
- */
+/* Step 2: all ranks write --------------------------------------------------------------------------------------- */
 
 /* This rank's rows (of a vector: elements) of one tensor, in one piece; a rank without any takes part with nothing. The transfer
  * is independent: a collective one of HDF5 waits for ever when it fails on one rank only. */
@@ -294,12 +292,13 @@ static int write_tensors(hid_t file, const char *path, const struct checkpoint *
 }
 
 /* What this node has written reaches the disk. */
-static void flush_file(const char *path, struct error *error)
+static int flush_file(const char *path, struct error *error)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     int code = fd < 0 || fsync(fd) ? errno : 0;
     if (fd >= 0 && close(fd) && !code) code = errno;
     if (code) error_set(error, STATUS_FAILED, "%s: cannot be flushed to the disk: %s", path, strerror(code));
+    return error->status;
 }
 
 /* Collective. All ranks fail or none: a file that is open on some of the ranks can be neither used nor closed. */
@@ -316,23 +315,22 @@ static hid_t open_together(const char *path, struct comm *comm, struct error *er
     return file;
 }
 
-/* A file that one rank could not write is left open: closing it is collective and would hang where it fails on one rank only.
- * commands.c keeps HDF5 from closing it at the program's end. */
+/* Closing is collective, and HDF5 then writes a few bytes at the file's beginning from one rank: the others would wait for ever
+ * if that failed. So the disk has to take all the rest first; a file that it does not take is left open, and commands.c keeps
+ * HDF5 from closing it at the program's end. */
 static int write_together(const char *path, const struct checkpoint *checkpoint, struct comm *comm, struct error *error)
 {
     if (access(path, R_OK | W_OK)) error_set(error, STATUS_FAILED, "%s: not seen by every rank: %s", path, strerror(errno));
     if (comm_agree(comm, error)) return error->status;
     hid_t file = open_together(path, comm, error);
     if (comm_agree(comm, error)) return error->status;
-    write_tensors(file, path, checkpoint, comm, error);
+    if (!write_tensors(file, path, checkpoint, comm, error) && comm_local_rank(comm) == 0) flush_file(path, error);
     if (comm_agree(comm, error)) return error->status;
     if (H5Fclose(file) < 0) hdf5_failed(error, path, "cannot be closed");
-    if (comm_local_rank(comm) == 0 && !error->status) flush_file(path, error);
     return comm_agree(comm, error);
 }
 
-/* Step 3: rank 0 gives it its name ---------------------------------------------------------------------------------------------
- */
+/* Step 3: rank 0 gives it its name ------------------------------------------------------------------------------ */
 
 static void flush_folder(const char *path, struct error *error)
 {
@@ -348,7 +346,7 @@ static void flush_folder(const char *path, struct error *error)
 
 static void name_file(const char *temporary, const char *path, struct error *error)
 {
-    if (checkpoint_verify(temporary, error)) return;
+    if (checkpoint_verify(temporary, error) || flush_file(temporary, error)) return;
     if (rename(temporary, path)) {
         error_set(error, STATUS_FAILED, "%s: cannot take its name: %s", path, strerror(errno));
         return;

@@ -59,7 +59,7 @@ static int64_t curve_length(const struct shard *shard, int64_t curve)
     return (int64_t)(shard->offset[curve + 1] - shard->offset[curve]);
 }
 
-/* Training ------------------------------------------------------------------------------------------------------------------- */
+/* Training ------------------------------------------------------------------------------------------------------ */
 
 static void permute(struct loader *loader)
 {
@@ -103,7 +103,7 @@ static int fill_training(struct loader *loader, struct batch *batch, struct erro
     return STATUS_OK;
 }
 
-/* Sequential ----------------------------------------------------------------------------------------------------------------- */
+/* Sequential ---------------------------------------------------------------------------------------------------- */
 
 int64_t sequential_windows(int64_t length, int steps, int64_t windows_per_curve, bool full_only)
 {
@@ -143,7 +143,7 @@ static int fill_sequential(struct loader *loader, struct batch *batch, struct er
     return STATUS_OK;
 }
 
-/* The ring ------------------------------------------------------------------------------------------------------------------- */
+/* The ring ------------------------------------------------------------------------------------------------------ */
 
 static void *work(void *argument)
 {
