@@ -150,7 +150,8 @@ class Restarts(Training):
     def test_signals_stop_a_run(self):
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             run = f"run{int(number)}"
-            process = subprocess.Popen([PROGRAM, *self.words(run, "train.steps=100000")], cwd=self.folder, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen([PROGRAM, *self.words(run, "train.steps=100000")], cwd=self.folder,
+                                       stdout=subprocess.PIPE, text=True)
             log, end = self.folder / run / "log.jsonl", time.monotonic() + 60
             while time.monotonic() < end and '"event": "step"' not in (log.read_text() if log.exists() else ""):
                 time.sleep(0.01)
