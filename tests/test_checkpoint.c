@@ -478,8 +478,7 @@ static void the_newest_whole_one_is_found(void **state)
     assert_non_null(strstr(error.message, "none of the 3 checkpoints is whole"));
 }
 
-/* Files by others
- * ---------------------------------------------------------------------------------------------------------------- */
+/* Files by others ----------------------------------------------------------------------------------------------- */
 
 enum {
     PLAIN,

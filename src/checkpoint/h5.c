@@ -135,8 +135,7 @@ hid_t hdf5_open_checkpoint(const char *path, struct error *error)
     return file;
 }
 
-/* Datasets
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* Datasets ------------------------------------------------------------------------------------------------------ */
 
 void hdf5_dataset_close(struct hdf5_dataset *dataset)
 {

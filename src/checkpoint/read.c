@@ -24,8 +24,7 @@ int checkpoint_config_text(hid_t file, const char *path, char **text, struct err
     return error->status;
 }
 
-/* Progress
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* Progress ------------------------------------------------------------------------------------------------------ */
 
 static int read_progress_field(hid_t group, const char *path, const struct progress_field *field, bool required,
                                struct progress_state *progress, struct error *error)
@@ -58,8 +57,7 @@ int checkpoint_progress(hid_t file, const char *path, bool required, struct prog
     return error->status;
 }
 
-/* Tensors
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* Tensors ------------------------------------------------------------------------------------------------------- */
 
 static void shape_text(char text[SHAPE_TEXT], int dimensions, const hsize_t *shape)
 {
@@ -147,8 +145,7 @@ static int read_group(hid_t file, const char *path, int group, const struct para
     return error->status;
 }
 
-/* Public
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* Public -------------------------------------------------------------------------------------------------------- */
 
 static int read_all(const char *path, struct checkpoint *checkpoint, struct error *error)
 {

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <hdf5.h>
+
 #include "commands/help.h"
 #include "commands/options.h"
 
@@ -32,9 +34,19 @@ static int run_alone(const struct command *command, int argc, char **argv)
     return error.status;
 }
 
+/* Before MPI: HDF5 says nothing that we do not say ourselves, and does not touch again at the program's end what a full disk or
+ * a damaged file has left it with. */
+static void start_hdf5(void)
+{
+    H5dont_atexit();
+    H5open();
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
 static int run_ranks(const struct command *command, int argc, char **argv)
 {
     struct error error = {0};
+    start_hdf5();
     struct comm *comm = comm_begin(&argc, &argv);
     if (command)
         command->run(comm, argc - 1, argv + 1, &error);
