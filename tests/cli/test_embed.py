@@ -202,7 +202,7 @@ class Ranks(Embed):
         self.make()
         self.expect(0, "synth", "--out", "made", "--curves", "41", "--shards", "4")
         files = []
-        for ranks, words in ((None, ["threads=1"]), (2, ["threads=2"]), (3, ["threads=1", "data.memory_gb=0"])):
+        for ranks, words in ((None, ["threads=2"]), (2, ["threads=1"]), (3, ["threads=1", "data.memory_gb=0"])):
             self.embed(f"{ranks}.h5", *words, survey="made", ranks=ranks)
             files.append(h5py.File(self.folder / f"{ranks}.h5"))
         windows = sum(len(h5py.File(path)["time"]) // 16 for path in (self.folder / "made").iterdir())
