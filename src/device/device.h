@@ -87,6 +87,7 @@ struct linear {
     float *y;          /* T x out */
     int64_t y_stride;
     int tanh_columns;
+    bool careful; /* sum over `in` in parts, so that rounding errors grow less with it */
 };
 /* d_x (NULL: not wanted) is overwritten; d_weight (stride of weight) and d_bias are accumulated into. Where forward applied
  * tanh, d_y is first multiplied in place by 1 - y^2: it is clobbered. */

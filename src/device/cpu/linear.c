@@ -8,6 +8,8 @@
 #include "device/cpu/cpu.h"
 #include "device/cpu/vector_math.h"
 
+enum { CAREFUL_PART = 64 };
+
 static void check(dnnl_status_t status, const char *operation)
 {
     CHECK(status == dnnl_success, "oneDNN: %s failed with status %d", operation, (int)status);
@@ -132,16 +134,20 @@ static void tanh_gradient(const float *y, float *d_y, int64_t T, int columns, in
 void cpu_linear_forward(struct device *device, const struct linear *l)
 {
     if (l->T == 0) return;
-    struct product shape = {.M = l->T,
-                            .N = l->out,
-                            .K = l->in,
-                            .a_row = l->x_stride,
-                            .a_column = 1,
-                            .b_row = l->weight_stride,
-                            .b_column = 1,
-                            .c_row = l->y_stride,
-                            .bias = l->bias != NULL};
-    multiply(device, &shape, l->x, l->weight, l->bias, l->y);
+    int part = l->careful ? CAREFUL_PART : l->in;
+    for (int first = 0; first < l->in; first += part) {
+        struct product shape = {.M = l->T,
+                                .N = l->out,
+                                .K = l->in - first < part ? l->in - first : part,
+                                .a_row = l->x_stride,
+                                .a_column = 1,
+                                .b_row = l->weight_stride,
+                                .b_column = 1,
+                                .c_row = l->y_stride,
+                                .bias = first == 0 && l->bias,
+                                .accumulate = first > 0};
+        multiply(device, &shape, l->x + first, l->weight + first * l->weight_stride, l->bias, l->y);
+    }
     if (l->tanh_columns) tanh_columns(l->y, l->T, l->tanh_columns, l->y_stride);
 }
 
