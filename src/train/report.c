@@ -179,4 +179,6 @@ void report_end(struct run *run, const char *reason)
     if (isfinite(run->state.best_rmse))
         progress_line(&run->progress, "best validation rmse %.4f mag in epoch %lld: %s/best.h5", run->state.best_rmse,
                       (long long)run->state.best_epoch + 1, folder);
+    if (run->state.best_epoch >= 0)
+        progress_line(&run->progress, "next: astromer evaluate --checkpoint %s/best.h5 --survey %s", folder, run->survey.path);
 }
