@@ -325,7 +325,7 @@ void config_help(FILE *out)
         if (starts_group(i, group)) fputc('\n', out);
         key_text(key, &config, value);
         fprintf(out, "%s: %s", key->name, *value ? value : "\"\"");
-        bool differs = key->astromer1 && strcmp(key->astromer1, key->initial) != 0 && key->words == NULL;
+        bool differs = key->astromer1 && strcmp(key->astromer1, key->initial) != 0 && strcmp(key->astromer1, "astromer1") != 0;
         if (differs) fprintf(out, " (astromer1: %s)", key->astromer1);
         fprintf(out, "    [%s]\n    %s\n", key_allowed(key, allowed), key->help);
     }

@@ -33,7 +33,7 @@ const struct key config_keys[] = {
     {"data.window", KEY_INT, AT(data.window), "200", .minimum = 1, .maximum = 4096, .unit = "steps",
      .help = "observations of a light curve that the model sees at once"},
     {"data.memory_gb", KEY_NUMBER, AT(data.memory_gb), "8", .maximum = 1e6, .unit = "GB",
-     .help = "a rank keeps its shards in memory when they fit in this much, else it reads windows from disk"},
+     .help = "memory of a node that its ranks share to keep their shards in; what does not fit is read window by window"},
     {"data.validation_windows", KEY_INT64, AT(data.validation_windows), "0", .maximum = MANY, .unit = "windows",
      .help = "windows that a light curve gives to a validation at most, 0 = all"},
 
