@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Shows that the source checks notice what they are for, on small trees made wrong on purpose."""
+"""Shows that the source checks notice what they are for, on small trees made wrong on purpose, and that a test run is counted."""
+import json
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,31 @@ class Style(unittest.TestCase):
             result = check("style.py", {"src/a.c": text})
             self.assertEqual(result.returncode, 1, what)
             self.assertIn(what, result.stdout)
+
+
+class Summary(unittest.TestCase):
+    def summary(self, *results):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "testlog.json")
+            if results:
+                path.write_text("".join(json.dumps({"name": f"t{i}", "result": result, "stdout": f"said {i}\n"}) + "\n"
+                                        for i, result in enumerate(results)))
+            process = subprocess.run([sys.executable, HERE.parent / "summary.py", path], capture_output=True, text=True)
+        return process.returncode, process.stdout.splitlines()
+
+    def test_counts_are_the_last_line(self):
+        for results, status, line in ((("OK", "OK", "SKIP"), 0, "2 passed, 0 failed, 1 skipped"),
+                                      (("OK", "FAIL", "TIMEOUT", "ERROR"), 1, "1 passed, 3 failed, 0 skipped"),
+                                      (("OK", "UNEXPECTEDPASS"), 1, "1 passed, 1 failed, 0 skipped"),
+                                      (("SKIP",), 1, "0 passed, 0 failed, 1 skipped"),
+                                      ((), 1, "0 passed, 1 failed, 0 skipped")):
+            found, lines = self.summary(*results)
+            self.assertEqual((found, lines[-1]), (status, line))
+
+    def test_reasons_and_failures_are_shown(self):
+        lines = "\n".join(self.summary("SKIP", "FAIL")[1])
+        self.assertIn("skipped t0: said 0", lines)
+        self.assertIn("    said 1", lines)
 
 
 if __name__ == "__main__":
