@@ -155,7 +155,7 @@ static bool exists(const char *path)
 static bool temporary_files(void)
 {
     char command[256];
-    snprintf(command, sizeof command, "find %s -name '*.tmp' | grep -q .", folder);
+    snprintf(command, sizeof command, "find %s -name '*.tmp*' | grep -q .", folder);
     return system(command) == 0;
 }
 
@@ -453,6 +453,7 @@ static void the_newest_whole_one_is_found(void **state)
         assert_int_equal(truncate(file("checkpoints/step-123456789.h5"), 5000), 0);
         assert_int_equal(truncate(file("checkpoints/step-00000120.h5"), 0), 0);
         write_bytes(file("checkpoints/step-00000130.h5.77-abc.tmp"), (const unsigned char *)"half", 4);
+        write_bytes(file("checkpoints/step-00000130.h5.77-abc.tmp.locktest.0"), (const unsigned char *)"", 0);
         write_bytes(file("checkpoints/step-999.h5"), (const unsigned char *)"?", 1);
         write_bytes(file("checkpoints/notes"), (const unsigned char *)"?", 1);
         write_bytes(file("best.h5.77-abc.tmp"), (const unsigned char *)"?", 1);

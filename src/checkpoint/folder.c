@@ -87,17 +87,14 @@ int checkpoint_newest(const char *run_dir, char *path, size_t path_bytes, struct
     return STATUS_OK;
 }
 
-/* Removes the files "BEGINNING*.tmp", which a killed run has left half written. */
+/* Removes what a killed run has left half written: "BEGINNING*.tmp", and what MPI-IO puts beside it for a moment. */
 static void remove_temporaries(const char *folder, const char *beginning)
 {
     DIR *open_folder = opendir(folder);
     struct dirent *entry;
-    while (open_folder && (entry = readdir(open_folder))) {
-        size_t length = strlen(entry->d_name);
-        if (strncmp(entry->d_name, beginning, strlen(beginning)) || length < 4 || strcmp(entry->d_name + length - 4, ".tmp"))
-            continue;
-        unlinkat(dirfd(open_folder), entry->d_name, 0);
-    }
+    while (open_folder && (entry = readdir(open_folder)))
+        if (!strncmp(entry->d_name, beginning, strlen(beginning)) && strstr(entry->d_name, ".tmp"))
+            unlinkat(dirfd(open_folder), entry->d_name, 0);
     if (open_folder) closedir(open_folder);
 }
 
