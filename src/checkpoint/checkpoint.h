@@ -46,8 +46,9 @@ struct checkpoint {
     const char *config_text;
 };
 
-/* Writes to `path`. Collective over comm; all ranks hold equal content. On failure the old file at `path`, if any, is intact
- * and every rank returns the error. */
+/* Writes to `path`; the last folder of it is made where it is missing. Collective over comm; all ranks hold equal parameters, of
+ * progress and config rank 0's count. On failure the old file at `path`, if any, is intact and every rank returns the error. A
+ * disk that fails in the middle leaves an HDF5 file open: the program calls H5dont_atexit before anything else of HDF5. */
 int checkpoint_write(const char *path, const struct checkpoint *checkpoint, struct comm *comm, struct error *error);
 
 /* Reads and verifies the config of a checkpoint, from which the caller makes the parameter table. Collective. */
@@ -61,7 +62,8 @@ int checkpoint_read(const char *path, struct checkpoint *checkpoint, struct comm
  * has none at all; STATUS_FAILED when it has some but none passes. Says on standard error which damaged ones it passed over.
  * Collective. */
 int checkpoint_newest(const char *run_dir, char *path, size_t path_bytes, struct comm *comm, struct error *error);
-/* Removes all but the newest `keep` of the run's checkpoints and stale temporary files. Rank 0 works; collective. */
+/* Removes all but the newest `keep` (at least one) of the run's checkpoints, and stale temporary files. Damaged ones do not count
+ * as kept, so that they never push out a good one. Rank 0 works; collective. */
 void checkpoint_prune(const char *run_dir, int64_t keep, struct comm *comm);
 /* RUN/checkpoints/step-00001234.h5 */
 void checkpoint_path(const char *run_dir, int64_t step, char *path, size_t path_bytes);
