@@ -191,6 +191,7 @@ int main(int argc, char **argv)
     struct comm *comm = comm_begin(&argc, &argv);
     config_default(&config);
     if (!options_read(&usage, argc, argv, &operands, &error) && !operands.help) {
+        config.device = DEVICE_CPU;
         config.train.batch = batch, config.threads = (int)threads;
         run(comm, &config, steps, warmup, &error);
     }

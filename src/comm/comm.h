@@ -28,8 +28,9 @@ void comm_free(struct comm *comm);
 
 int comm_rank(const struct comm *comm);
 int comm_size(const struct comm *comm);
-int comm_local_rank(const struct comm *comm); /* index of this rank on its node */
-int comm_local_size(const struct comm *comm); /* ranks on this node */
+int comm_local_rank(const struct comm *comm);   /* index of this rank on its node */
+int comm_local_size(const struct comm *comm);   /* ranks on this node */
+int comm_core_sharers(const struct comm *comm); /* of them those bound to the same cores as this one, itself included */
 MPI_Comm comm_mpi(const struct comm *comm);
 
 /* Collective. If any rank's error is set, every rank's error becomes that of the lowest failing rank, and its status is

@@ -4,6 +4,7 @@
  * reported in one line with the operation's name before the job is aborted. A group of one rank does no MPI work at all. */
 #include "comm/comm.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ enum { PIECE_BYTES = 1 << 30, PIECE_FLOATS = PIECE_BYTES / (int)sizeof(float) };
 struct comm {
     MPI_Comm mpi;
     int rank, size;
-    int local_rank, local_size;
+    int local_rank, local_size, core_sharers;
     int requests; /* sums begun since the last comm_reduce_end, finished ones included */
     MPI_Request request[REQUESTS_MAX];
 };
@@ -38,6 +39,19 @@ static void check(const struct comm *comm, const char *operation, int code)
     MPI_Abort(MPI_COMM_WORLD, STATUS_FAILED);
 }
 
+/* Ranks of the node whose affinity mask is this rank's: bound apart, ranks share no cores; not bound, they share all. */
+static int count_core_sharers(const struct comm *comm, MPI_Comm node)
+{
+    cpu_set_t mine, *all = memory_new((size_t)comm->local_size, sizeof *all, "affinity masks");
+    int sharers = 0;
+    CPU_ZERO(&mine);
+    sched_getaffinity(0, sizeof mine, &mine);
+    check(comm, "MPI_Allgather", MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, node));
+    for (int i = 0; i < comm->local_size; i++) sharers += CPU_EQUAL(&mine, &all[i]) != 0;
+    memory_free(all);
+    return sharers;
+}
+
 /* Takes over `mpi`, which is freed with the group. */
 static struct comm *comm_new(MPI_Comm mpi)
 {
@@ -50,6 +64,7 @@ static struct comm *comm_new(MPI_Comm mpi)
     check(comm, "MPI_Comm_split_type", MPI_Comm_split_type(mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
     check(comm, "MPI_Comm_rank", MPI_Comm_rank(node, &comm->local_rank));
     check(comm, "MPI_Comm_size", MPI_Comm_size(node, &comm->local_size));
+    comm->core_sharers = count_core_sharers(comm, node);
     check(comm, "MPI_Comm_free", MPI_Comm_free(&node));
     return comm;
 }
@@ -102,6 +117,10 @@ int comm_local_rank(const struct comm *comm)
 int comm_local_size(const struct comm *comm)
 {
     return comm->local_size;
+}
+int comm_core_sharers(const struct comm *comm)
+{
+    return comm->core_sharers;
 }
 MPI_Comm comm_mpi(const struct comm *comm)
 {

@@ -49,7 +49,7 @@ static void judge(struct check *c, const char *name, double difference, double n
     if (c->print) printf("  %-32s %10.2e  %s\n", name, error, good ? "ok" : "OVER THE BOUND");
     c->tensors++;
     if (!good) c->failed++;
-    if (c->tensors == 1 || !(error / bound <= c->worst)) {
+    if (c->tensors == 1 || (!isnan(c->worst) && !(error / bound <= c->worst))) {
         c->worst = error / bound;
         snprintf(c->worst_name, sizeof c->worst_name, "%s", name);
     }
@@ -364,7 +364,7 @@ int command_check(struct comm *comm, int argc, char **argv, struct error *error)
     struct device *device = NULL;
     if (!files) error_set(error, STATUS_USAGE, "check: which golden file? see astromer help check");
     if (error->status || config_read(&config, NULL, settings, setting, error)) goto cleanup;
-    if (device_open(&device, config.device, config.precision, config.threads, comm_local_rank(comm), comm_local_size(comm),
+    if (device_open(&device, config.device, config.precision, config.threads, comm_local_rank(comm), comm_core_sharers(comm),
                     error))
         goto cleanup;
     /* Every file is checked even when one fails; the first failure is the one reported. */

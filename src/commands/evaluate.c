@@ -86,13 +86,14 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
         open_subset(&selection, &survey, &model->config, options->subset, comm, error) ||
         evaluate(&result, &selection, &model->config, model->encoder, model->parameters, &how, comm, error))
         goto cleanup;
-    progress_end(&progress);
     if (result.windows == 0) {
         error_set(error, STATUS_FAILED, "%s: no window is full; leave out --full-windows", options->survey);
         goto cleanup;
     }
+    progress_end(&progress);
     if (comm_rank(comm) == 0) (options->json ? print_json : print_text)(options, &result, &selection);
 cleanup:
+    progress_end(&progress);
     selection_release(&selection);
     survey_close(&survey);
     return error->status;

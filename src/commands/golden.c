@@ -3,6 +3,7 @@
  * Reading golden files. Everything is asked for by name and shape, so that a file of another layout is named as such. */
 #include "commands/golden.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -68,14 +69,15 @@ static int read_attributes(struct golden *golden, struct error *error)
                    {"pe_base", &golden->model.pe_base}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (read_number(golden, golden->file, numbers[i].name, numbers[i].value, error)) return error->status;
+    if (!(blocks >= 1 && heads >= 1 && width >= 1 && ffn >= 1 && window >= 1 && blocks <= 1e4 && heads <= 1e4 && width <= 1e5 &&
+          ffn <= 1e6 && window <= 1e5 && fmod(width, heads) == 0))
+        return error_set(error, STATUS_FAILED, "%s: no model has %g blocks, %g heads, width %g, ffn %g and window %g",
+                         golden->path, blocks, heads, width, ffn, window);
     golden->model.blocks = (int)blocks, golden->model.heads = (int)heads;
     golden->model.width = (int)width, golden->model.ffn = (int)ffn;
     golden->model.leak = leak != 0, golden->model.token = token != 0;
     golden->weighted = weighted != 0;
     golden->L = (int)window;
-    if (blocks < 1 || heads < 1 || width < 1 || ffn < 1 || window < 1 || (int)width % (int)heads)
-        return error_set(error, STATUS_FAILED, "%s: no model has %g blocks, %g heads, width %g, ffn %g and window %g",
-                         golden->path, blocks, heads, width, ffn, window);
     return read_mask(golden, error);
 }
 

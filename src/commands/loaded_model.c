@@ -41,7 +41,7 @@ int loaded_model_open(struct loaded_model *model, const char *path, int settings
     struct checkpoint checkpoint = {.table = model->table, .parameters = host};
     if (checkpoint_read(path, &checkpoint, comm, error)) goto cleanup;
     model->step = checkpoint.progress.step;
-    if (!device_open(&model->device, run.device, run.precision, run.threads, comm_local_rank(comm), comm_local_size(comm),
+    if (!device_open(&model->device, run.device, run.precision, run.threads, comm_local_rank(comm), comm_core_sharers(comm),
                      error) &&
         !model->device->operations->allocate(model->device, (void **)&model->parameters, bytes, "the parameters", error) &&
         !encoder_new(&model->encoder, model->device, model->table, WINDOWS_AT_ONCE, model->config.data.window, false, error)) {

@@ -29,10 +29,9 @@ struct device {
 };
 
 /* Opens the device of a run for one rank. kind DEVICE_AUTO takes the GPU with index local_rank, else the CPU. threads 0: this
- * rank's share of the cores (its affinity mask, or the node's cores / local_size). A device or precision that this build or
- * machine lacks is STATUS_FAILED and says so. */
-int device_open(struct device **device, int kind, int precision, int threads, int local_rank, int local_size,
-                struct error *error);
+ * rank's share of the cores (the cores of its affinity mask / the sharers, ranks of the node with the same mask). A device or
+ * precision that this build or machine lacks is STATUS_FAILED and says so. */
+int device_open(struct device **device, int kind, int precision, int threads, int local_rank, int sharers, struct error *error);
 void device_close(struct device *device); /* NULL is fine */
 
 /* A batch of windows on the device. The first five are uploaded (see survey/windows.h), the rest derived by embed_forward, or

@@ -41,8 +41,8 @@ static void lay_out_block(struct encoder *e, struct block_activations *a, struct
 {
     size_t D = (size_t)e->table->model.width;
     a->P = take_floats(arena, T * (size_t)e->view[0].in_columns);
-    a->saved = take_floats(
-        arena, e->device->operations->attention_saved_count(e->device, e->capacity, e->L, (int)D, e->table->model.heads));
+    size_t saved = e->device->operations->attention_saved_count(e->device, e->capacity, e->L, (int)D, e->table->model.heads);
+    a->saved = e->training ? take_floats(arena, saved) : NULL;
     a->Z = take_floats(arena, T * D);
     a->merged = take_floats(arena, T * D);
     a->Y = take_floats(arena, T * D);

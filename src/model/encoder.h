@@ -23,19 +23,20 @@ struct block_activations {
 struct encoder {
     struct device *device;
     const struct parameter_table *table;
-    int capacity, L;                    /* windows that fit */
-    bool training;                      /* backward is possible */
-    struct device_windows windows;      /* of the last upload */
-    float **X;                          /* M + 1: input embedding and each block's output, T x D */
-    struct block_activations *block;    /* M; without training all entries share their memory */
-    struct block_view *view;            /* M */
+    int capacity, L;                 /* windows that fit */
+    bool training;                   /* backward is possible */
+    struct device_windows windows;   /* of the last upload */
+    float **X;                       /* M + 1: input embedding and each block's output, T x D */
+    struct block_activations *block; /* M; without training all entries share their memory */
+    struct block_view *view;         /* M */
     float *reconstruction, *window_error;
-    float *d_X, *d_Y, *d_P, *d_G;       /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
+    float *d_X, *d_Y, *d_P, *d_G; /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
     void *arena;
     size_t arena_bytes;
 };
 
-/* Windows on the host, as a loader makes them: time (days, centred), magnitude, error: B x L, 0 on padding; length, start, curve: B. */
+/* Windows on the host, as a loader makes them: time (days, centred), magnitude, error: B x L, 0 on padding; length, start, curve:
+ * B. */
 struct host_windows {
     int B;
     const double *time;
@@ -47,8 +48,8 @@ struct host_windows {
 /* What a pass needs beside the parameters. */
 struct pass {
     struct masking masking;
-    double dropout;         /* 0 in inference */
-    uint64_t seed;          /* of the dropout */
+    double dropout; /* 0 in inference */
+    uint64_t seed;  /* of the dropout */
     uint32_t epoch;
 };
 

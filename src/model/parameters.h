@@ -16,12 +16,12 @@ enum initialiser { INITIALISE_ZERO, INITIALISE_ONE, INITIALISE_GLOROT };
 
 struct parameter {
     char name[PARAMETER_NAME_BYTES]; /* "block0.query.weight" */
-    int rank;            /* 1: a vector of `columns`; 2: rows x columns */
-    int rows, columns;   /* rows 1 for a vector */
-    int64_t offset;      /* of element (0, 0) in the flat buffer */
-    int64_t row_stride;  /* elements from one row to the next */
-    int initialiser;     /* enum initialiser */
-    int fan_in, fan_out; /* of INITIALISE_GLOROT */
+    int rank;                        /* 1: a vector of `columns`; 2: rows x columns */
+    int rows, columns;               /* rows 1 for a vector */
+    int64_t offset;                  /* of element (0, 0) in the flat buffer */
+    int64_t row_stride;              /* elements from one row to the next */
+    int initialiser;                 /* enum initialiser */
+    int fan_in, fan_out;             /* of INITIALISE_GLOROT */
 };
 
 struct parameter_table {
@@ -44,7 +44,7 @@ void parameters_initialise(const struct parameter_table *table, float *values, u
 
 /* The views that make one product of several: offset and width of a block's side-by-side matrix and bias. */
 struct block_view {
-    int64_t in_weight, in_bias;   /* D x in_columns: query, key, value (, leak1) */
+    int64_t in_weight, in_bias; /* D x in_columns: query, key, value (, leak1) */
     int in_columns;
     int64_t merge_weight, merge_bias, norm1_gain, norm1_bias;
     int64_t ffn_weight, ffn_bias; /* D x ffn_columns: ffn1 (, leak2) */

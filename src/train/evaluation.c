@@ -10,7 +10,7 @@
 #include "base/progress.h"
 
 static const uint32_t EVALUATION_EPOCH = 0xffffffff;
-enum sums { SUM_WINDOWS, SUM_ERROR, SUM_SPREAD, SUM_RESIDUAL, SUM_VARIANCE, SUM_UNMASKED, SUMS };
+enum sums { SUM_WINDOWS, SUM_ERROR, SUM_SPREAD, SUM_RESIDUAL, SUM_VARIANCE, SUM_UNMASKED, SUM_OBSERVATIONS, SUMS };
 
 /* Fields of a batch on the host, B x L. */
 struct fields {
@@ -45,12 +45,11 @@ static void add_probed(const float *target, const float *probed, const float *re
 
 static void add_unmasked(const float *target, const float *reconstruction, int n, double sums[SUMS])
 {
-    double residual = 0;
     for (int i = 0; i < n; i++) {
         double off = (double)target[i] - (double)reconstruction[i];
-        residual += off * off;
+        sums[SUM_UNMASKED] += off * off;
     }
-    if (n > 0) sums[SUM_UNMASKED] += residual / n;
+    sums[SUM_OBSERVATIONS] += n;
 }
 
 static void evaluate_batch(struct encoder *e, const float *parameters, const struct config *config, const struct windows *windows,
@@ -107,7 +106,7 @@ int evaluate(struct evaluation *result, const struct selection *selection, const
         .rmse = sqrt(sums[SUM_ERROR] / windows),
         .r2 = 1 - sums[SUM_RESIDUAL] / sums[SUM_VARIANCE],
         .spread = sqrt(sums[SUM_SPREAD] / windows),
-        .rmse_unmasked = options->unmasked ? sqrt(sums[SUM_UNMASKED] / windows) : NAN,
+        .rmse_unmasked = options->unmasked ? sqrt(sums[SUM_UNMASKED] / sums[SUM_OBSERVATIONS]) : NAN,
         .seconds = clock_seconds() - begin,
     };
     return STATUS_OK;

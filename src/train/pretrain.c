@@ -13,7 +13,7 @@
 #include "train/schedule.h"
 #include "train/signals.h"
 
-enum { BAD_STEPS_MOST = 5, STOP_FAILED = 4096 };
+enum { BAD_STEPS_MOST = 5, STOP_FAILED = 1 << 20 };
 
 static int write_checkpoint(struct run *run, struct error *error)
 {
@@ -81,7 +81,6 @@ static int end_epoch(struct run *run, double learning_rate, struct error *error)
     s->position = 0;
     s->epoch_error_sum = s->epoch_plain_error_sum = s->epoch_seconds = 0;
     s->epoch_windows = s->epoch_steps = 0;
-    run->since.seconds = clock_seconds();
     return best ? write_best(run, error) : STATUS_OK;
 }
 
@@ -136,6 +135,7 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
 {
     bool save = step->save > 0 || step->stop > 0;
     if (step->applied) report_step(run, step, learning_rate);
+    double begin = clock_seconds();
     if (run->bad_steps >= BAD_STEPS_MOST)
         return error_set(error, STATUS_FAILED,
                          "%lld steps in a row were not finite, the last was %lld; the checkpoints in %s are from "
@@ -147,11 +147,13 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
         if (every > 0 && run->state.epoch % every == 0) save = true;
     }
     if (finished(run)) save = true;
-    return save && run->bad_steps == 0 ? write_checkpoint(run, error) : STATUS_OK;
+    if (save) write_checkpoint(run, error);
+    run->since.seconds += clock_seconds() - begin; /* a pause, not training */
+    return error->status;
 }
 
 /* One step; *stop becomes true when any rank was asked to. A rank that has no batch because reading failed says so with the
- * step's flags, and the step is thrown away by all. */
+ * step's flags: all ranks then leave without keeping what the step made of the parameters. */
 static int one_step(struct run *run, bool *stop, struct error *error)
 {
     static const struct windows nothing;
@@ -195,6 +197,7 @@ int pretrain(const struct config *config, bool resume, struct comm *comm, struct
         if (one_step(&run, &stop, error)) goto cleanup;
     report_end(&run, finished(&run) ? finished(&run) : stop_reason(&run, text));
 cleanup:
+    if (error->status) report_failure(&run, error->message);
     run_close(&run);
     signals_release();
     return error->status;

@@ -5,8 +5,9 @@
  * Log lines: every one has "event" and "time". start: what runs on what; step, every log_every_steps: step, epoch, windows,
  * loss, rmse, learning rate, gradient norm, windows_per_second, and the shares of the time since the last such line that this
  * rank waited for data and for the other ranks; epoch: epoch, step, windows, train_loss, train_rmse, val_rmse, val_r2, lr,
- * windows_per_second, flops_per_second, seconds; checkpoint; skip, a step that was not finite; end, with the reason. Epochs
- * count from 1 here. After a restart the log goes on with another start line, and steps after the checkpoint come again. */
+ * windows_per_second, flops_per_second, seconds; checkpoint; skip, a step that was not finite; end, with the reason, a
+ * failure's too. Epochs count from 1 here. After a restart the log goes on with another start line, and steps after the
+ * checkpoint come again. */
 #ifndef ASTROMER_TRAIN_PRETRAIN_H
 #define ASTROMER_TRAIN_PRETRAIN_H
 

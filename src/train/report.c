@@ -73,9 +73,12 @@ void report_step(struct run *run, const struct step_state *step, double learning
     if (progress_due(&run->progress)) {
         char left[32];
         time_left(run, speed, left);
-        progress_show(&run->progress, "epoch %lld  step %lld/%lld  loss %.4f  rmse %.4f mag  %.1f windows/s%s%s",
-                      (long long)run->state.epoch + 1, (long long)run->state.step, (long long)run->last_step, step->loss,
-                      step->plain_rmse, speed, left[0] ? "  left " : "", left);
+        char steps[48];
+        int used = snprintf(steps, sizeof steps, "%lld", (long long)run->state.step);
+        if (run->last_step) snprintf(steps + used, sizeof steps - (size_t)used, "/%lld", (long long)run->last_step);
+        progress_show(&run->progress, "epoch %lld  step %s  loss %.4f  rmse %.4f mag  %.1f windows/s%s%s",
+                      (long long)run->state.epoch + 1, steps, step->loss, step->plain_rmse, speed, left[0] ? "  left " : "",
+                      left);
     }
     if (!due) return;
     double data_wait = loader_wait_seconds(run->loader), reduce_wait = run->trainer->reduce_wait_seconds;
@@ -158,6 +161,17 @@ void report_checkpoint(struct run *run, const char *path, double seconds)
     end(run, &json);
 }
 
+void report_failure(struct run *run, const char *message)
+{
+    if (!run->log) return;
+    struct json json;
+    begin(&json, "end");
+    json_text(&json, "reason", message);
+    json_boolean(&json, "failed", true);
+    json_integer(&json, "step", run->state.step);
+    end(run, &json);
+}
+
 void report_end(struct run *run, const char *reason)
 {
     if (!run->lead) return;
@@ -166,7 +180,7 @@ void report_end(struct run *run, const char *reason)
     begin(&json, "end");
     json_text(&json, "reason", reason);
     json_integer(&json, "step", run->state.step);
-    json_integer(&json, "epoch", run->state.epoch);
+    json_integer(&json, "epochs_done", run->state.epoch);
     json_number(&json, "best_rmse", run->state.best_rmse);
     json_integer(&json, "best_epoch", run->state.best_epoch + 1);
     json_integer(&json, "windows", run->state.windows_seen);

@@ -49,5 +49,6 @@ void report_skip(struct run *run, const struct step_state *step);
 void report_epoch(struct run *run, const struct evaluation *validation, bool best, double learning_rate);
 void report_checkpoint(struct run *run, const char *path, double seconds);
 void report_end(struct run *run, const char *reason);
+void report_failure(struct run *run, const char *message); /* fine before the log is open */
 
 #endif

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "train/run.h"
@@ -25,14 +26,17 @@ static int make_folder(const char *path, struct error *error)
     return STATUS_OK;
 }
 
+/* Under a temporary name first: a run that is killed here can still be resumed without its config file at hand. */
 static int write_config(const struct run *run, struct error *error)
 {
-    char path[CONFIG_TEXT + 32];
+    char path[CONFIG_TEXT + 32], temporary[CONFIG_TEXT + 40];
     snprintf(path, sizeof path, "%s/config.yaml", run->config->run_dir);
-    FILE *file = fopen(path, "w");
-    bool good = file && fputs(run->config_text, file) >= 0;
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    FILE *file = fopen(temporary, "w");
+    bool good = file && fputs(run->config_text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
     if (file && fclose(file)) good = false;
-    return good ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
+    if (good && rename(temporary, path) == 0) return STATUS_OK;
+    return error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
 }
 
 static int make_folders(struct run *run, struct error *error)
@@ -91,11 +95,33 @@ static int check_model(const struct config *config, const struct config *saved, 
                   {"model.alpha", a->alpha, b->alpha},       {"model.token", a->token, b->token},
                   {"model.pe_base", a->pe_base, b->pe_base}, {"data.window", config->data.window, saved->data.window}};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
-        if (values[i].now != values[i].then)
+        if (values[i].now != values[i].then && !strcmp(values[i].key, "model.mask"))
+            return error_set(error, STATUS_USAGE,
+                             "%s was trained with model.mask=%s, the config says %s; a run resumes with the model it had", path,
+                             config_name("model.mask", b->mask), config_name("model.mask", a->mask));
+        else if (values[i].now != values[i].then)
             return error_set(error, STATUS_USAGE,
                              "%s was trained with %s=%g, the config says %g; a run resumes with the model it had", path,
                              values[i].key, values[i].then, values[i].now);
     return STATUS_OK;
+}
+
+/* What may change at a restart, but makes it another run than the one that was stopped. */
+static void note_changes(struct run *run, const struct config *saved)
+{
+    const struct config *now = run->config;
+    if (strcmp(now->data.survey, saved->data.survey))
+        progress_line(&run->progress, "note: data.survey was %s and is %s now", saved->data.survey, now->data.survey);
+    if (strcmp(now->data.validation, saved->data.validation))
+        progress_line(&run->progress,
+                      "note: data.validation was %s and is %s now: light curves held out before may be trained on",
+                      saved->data.validation, now->data.validation);
+    if (now->train.seed != saved->train.seed)
+        progress_line(&run->progress, "note: train.seed was %lld and is %lld now", (long long)saved->train.seed,
+                      (long long)now->train.seed);
+    if (now->train.batch != saved->train.batch)
+        progress_line(&run->progress, "note: train.batch was %lld and is %lld now", (long long)saved->train.batch,
+                      (long long)now->train.batch);
 }
 
 /* Parameters and progress from a checkpoint, or new ones. */
@@ -114,6 +140,7 @@ static int restore(struct run *run, const char *path, struct error *error)
             checkpoint_read(path, &checkpoint, run->comm, error))
             return error->status;
         run->state = checkpoint.progress;
+        note_changes(run, &saved);
     }
     trainer_upload(run->trainer, run->state.step - run->state.skipped);
     return STATUS_OK;
@@ -138,13 +165,18 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
     if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
-    device_open(&run->device, config->device, config->precision, config->threads, comm_local_rank(comm), comm_local_size(comm),
+    device_open(&run->device, config->device, config->precision, config->threads, comm_local_rank(comm), comm_core_sharers(comm),
                 error);
     if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
     trainer_new(&run->trainer, config, run->table, comm, run->device, error);
     if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
     make_folders(run, error);
     if (comm_agree(comm, error)) return error->status;
+    if (run->state.position > run->training.total)
+        return error_set(error, STATUS_USAGE,
+                         "%s: stands at window %lld of an epoch, but data.survey and data.validation leave %lld "
+                         "light curves to train on now; resume with those of the run",
+                         path, (long long)run->state.position, (long long)run->training.total);
     run->steps_per_epoch = (run->training.total + config->train.batch - 1) / config->train.batch;
     run->last_step = schedule_last_step(config, run->steps_per_epoch);
     run->loader = loader_training(&run->training, config->train.batch, config->data.window, (uint64_t)config->train.seed,

@@ -9,7 +9,19 @@
 #include "base/memory.h"
 
 static const double BETA1 = 0.9, BETA2 = 0.98, EPSILON = 1e-9;
-enum { CPU_WINDOWS_AT_ONCE = 32 };
+/* More windows at once than this gain nothing on a CPU; fewer, where long windows would take more memory than this. */
+enum { WINDOWS_AT_ONCE = 32 };
+static const size_t ARENA_BYTES_MOST = (size_t)4 << 30;
+
+static int windows_at_once(const struct config *config, const struct parameter_table *table, struct device *device)
+{
+    int64_t most = config->train.microbatch ? config->train.microbatch : WINDOWS_AT_ONCE;
+    if (most > config->train.batch) most = config->train.batch;
+    while (!config->train.microbatch && most > 1 &&
+           encoder_bytes(device, table, (int)most, config->data.window, true) > ARENA_BYTES_MOST)
+        most /= 2;
+    return (int)most;
+}
 
 static int allocate(struct trainer *t, struct error *error)
 {
@@ -34,12 +46,10 @@ int trainer_new(struct trainer **trainer, const struct config *config, const str
                 struct device *device, struct error *error)
 {
     struct trainer *t = memory_zeroed(1, sizeof *t, "the trainer");
-    int64_t at_once = config->train.microbatch ? config->train.microbatch : CPU_WINDOWS_AT_ONCE;
-    if (at_once > config->train.batch) at_once = config->train.batch;
     t->comm = comm, t->device = device, t->config = config, t->table = table;
     *trainer = t;
     if (allocate(t, error)) return error->status;
-    return encoder_new(&t->encoder, device, table, (int)at_once, config->data.window, true, error);
+    return encoder_new(&t->encoder, device, table, windows_at_once(config, table, device), config->data.window, true, error);
 }
 
 void trainer_free(struct trainer *t)
@@ -102,6 +112,7 @@ struct host_windows windows_part(const struct windows *windows, int first, int c
 static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
 {
     struct trainer *t = context;
+    t->device->operations->wait(t->device); /* MPI reads the bucket now, not when the device comes to it */
     comm_reduce_begin(t->comm, t->gradient + offset, count);
     comm_reduce_progress(t->comm);
 }

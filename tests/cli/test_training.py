@@ -114,18 +114,19 @@ class Restarts(Training):
                 pass
         process.kill()
         process.wait()
+        self.assertFalse(self.log(run, "end"), f"the run was over before it could be killed at step {step}")
 
     def test_a_killed_run_goes_on(self):
-        seldom = ["checkpoint.every_seconds=0.02", "train.steps=60"]
-        self.train("whole", *seldom, ranks=2)
+        often = ["checkpoint.every_seconds=0.02", "train.steps=60"]
+        self.train("whole", *often, ranks=2)
         reached = random.Random().randint(8, 45)
-        self.kill_at("killed", reached, 2, *seldom)
+        self.kill_at("killed", reached, 2, *often)
         left = sorted((self.folder / "killed" / "checkpoints").glob("*"))
         self.assertTrue(left, f"killed at step {reached} without a checkpoint")
         for ranks, bound in ((2, 0), (3, 1e-4)):
             run = self.folder / f"on{ranks}"
             subprocess.run(["cp", "-r", self.folder / "killed", run], check=True)
-            self.train(run.name, *seldom, "--resume", ranks=ranks)
+            self.train(run.name, *often, "--resume", ranks=ranks)
             self.assertEqual(newest(run).name, "step-00000060.h5")
             self.assertFalse(list((run / "checkpoints").glob("*tmp*")))
             self.assert_close(newest(run), newest(self.folder / "whole"), bound)

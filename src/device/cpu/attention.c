@@ -169,6 +169,10 @@ void cpu_attention_forward(struct device *device, const struct attention *a)
 /* dS = weights * (dP - sum_k weights dP) * scale, in place of dP. */
 static void softmax_gradient(const struct head *h, float *d_weights)
 {
+    if (h->uniform) { /* constant weights */
+        memset(d_weights, 0, (size_t)h->a->L * (size_t)h->keys * sizeof *d_weights);
+        return;
+    }
     for (int q = 0; q < h->a->L; q++) {
         const float *weights = h->weights + (size_t)q * (size_t)h->keys;
         float *d = d_weights + (size_t)q * (size_t)h->keys;

@@ -91,7 +91,7 @@ static const struct device_operations operations = {
 float *cpu_scratch(struct cpu_device *cpu, size_t count, size_t *stride)
 {
     *stride = (count + 31) / 16 * 16;
-    size_t needed = *stride * (size_t)cpu->base.threads;
+    size_t needed = *stride * (size_t)omp_get_max_threads(); /* the calling thread's, should it not be who opened the device */
     if (needed > cpu->scratch_count) {
         memory_free(cpu->scratch);
         cpu->scratch = memory_new(needed, sizeof *cpu->scratch, "the CPU device's scratch");

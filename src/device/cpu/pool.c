@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A window's embedding: mean or maximum over its real observations. */
+ * A window's embedding: mean or maximum over its real observations. What is not a number stays so. */
 #include "device/cpu/cpu.h"
 
 static void pool_window(const struct pool *p, int b)
@@ -12,7 +12,7 @@ static void pool_window(const struct pool *p, int b)
     for (int i = 0; i < n; i++) {
         const float *row = X + (int64_t)i * p->D;
         if (p->pooling == POOL_MAX)
-            for (int j = 0; j < p->D; j++) pooled[j] = row[j] > pooled[j] ? row[j] : pooled[j];
+            for (int j = 0; j < p->D; j++) pooled[j] = row[j] <= pooled[j] || pooled[j] != pooled[j] ? pooled[j] : row[j];
         else
             for (int j = 0; j < p->D; j++) pooled[j] += row[j];
     }

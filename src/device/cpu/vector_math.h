@@ -19,8 +19,8 @@ static inline float float_of_bits(int32_t bits)
 /* e^x, relative error below 3e-7 where the result is a normal number; 0 below x = -87.3, clamped above 88. */
 static inline float vector_exp(float x)
 {
-    float clamped = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    float clamped = x > -87.3f ? (x > 88.0f ? 88.0f : x) : -87.3f; /* a NaN goes to the lower end here, ... */
+    const float round = 12582912.0f;                               /* 1.5 * 2^23: adding it rounds to an integer */
     float shifted = clamped * 1.44269504f + round;
     float n = shifted - round;
     float r = clamped - n * 0.693359375f; /* ln 2 in two parts */
@@ -33,7 +33,7 @@ static inline float vector_exp(float x)
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     float power = float_of_bits(((int32_t)n + 127) << 23);
-    return x < -87.3f ? 0.0f : p * power;
+    return x >= -87.3f ? p * power : x < -87.3f ? 0.0f : x; /* ... and comes out */
 }
 
 /* tanh x, relative error below 6e-7. */
