@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <hdf5.h>
 
@@ -43,11 +44,21 @@ static void start_hdf5(void)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+/* A survey may have more shards than the usual limit of open files. */
+static void allow_many_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit)) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int run_ranks(const struct command *command, int argc, char **argv)
 {
     struct error error = {0};
     start_hdf5();
     struct comm *comm = comm_begin(&argc, &argv);
+    allow_many_files();
     if (command)
         command->run(comm, argc - 1, argv + 1, &error);
     else

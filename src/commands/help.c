@@ -32,7 +32,7 @@ int command_unknown(const char *name, struct error *error)
 
 void help_overview(FILE *out)
 {
-    fprintf(out, "astromer learns light curves of whole surveys: it pretrains the Astromer encoder on them, on GPUs or CPUs,\n"
+    fprintf(out, "astromer learns light curves of whole surveys: it pretrains the Astromer encoder on them,\n"
                  "alone or under mpirun and srun, and turns light curves into embeddings.\n\n"
                  "usage: astromer COMMAND [OPTION ...]\n\n");
     for (const struct command *command = command_table; command->name; command++)

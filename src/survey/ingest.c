@@ -163,6 +163,22 @@ static int prepare(struct job *job, struct error *error)
     return STATUS_OK;
 }
 
+/* Every row must have ended somewhere: a spill file that another program touched, or that a file system has not shown yet, must
+ * not pass for a star with fewer rows. */
+static int check_rows(const struct job *job, struct error *error)
+{
+    static const enum tally ends[] = {TALLY_BAD_FIELDS, TALLY_BAD_ID,     TALLY_BAD_NUMBER, TALLY_BAD_ERROR, TALLY_DUPLICATES,
+                                      TALLY_PERCENTILE, TALLY_ROWS_SHORT, TALLY_ROWS_CALM,  TALLY_ROWS_KEPT};
+    const int64_t *tally = job->report->tally;
+    int64_t sum = 0;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) sum += tally[ends[i]];
+    if (sum == tally[TALLY_ROWS]) return STATUS_OK;
+    return error_set(error, STATUS_FAILED,
+                     "%s: %lld rows were read but %lld came out of the second pass; does another ingest write the same survey, or is "
+                     "the folder not shared by all nodes?",
+                     job->options->out, (long long)tally[TALLY_ROWS], (long long)sum);
+}
+
 /* Sums every rank's counts into the report. Collective. */
 static void add_up(struct job *job)
 {
@@ -204,6 +220,7 @@ static void make_survey(struct job *job, struct error *error)
         make_shards(job, error);
     }
     add_up(job);
+    if (!error->status) check_rows(job, error);
     if (!error->status) check_not_empty(job, error);
 }
 
