@@ -6,6 +6,7 @@
 #   setup_build      builds the checkout: build/astromer
 #   setup_python     chooses a Python with numpy and h5py: PYTHON
 #   setup_mpi        lets Open MPI run as root, in containers and with more ranks than cores
+#   setup_shared     lets ranks and threads sleep while they wait: for cores that others use too
 # Each returns 1 after a line on standard error when it could not.
 
 setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -120,11 +121,14 @@ setup_build() {
 
 # --- MPI ----------------------------------------------------------------------------------------------------------------------
 
-# Open MPI refuses to start as root and to start more ranks than cores unless told otherwise, and its ranks spin while they
-# wait, which starves the others when they share cores. Containers forbid the direct copy between processes that its
-# shared-memory transport tries.
+# Open MPI refuses to start as root and to start more ranks than cores unless told otherwise. Containers forbid the direct copy
+# between processes that its shared-memory transport tries.
 setup_mpi() {
     if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
     export OMPI_MCA_rmaps_base_oversubscribe=1
     if [ -f /.dockerenv ] || [ -f /run/.containerenv ]; then export OMPI_MCA_btl_vader_single_copy_mechanism=none; fi
 }
+
+# Ranks and OpenMP threads spin while they wait for each other. That is fastest on cores of their own and many times slower on
+# cores where somebody else works.
+setup_shared() { export OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=${OMP_WAIT_POLICY-passive}; }
