@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("ASTROMER", str(ROOT / "build" / "astromer"))
 MPIRUN = os.environ.get("MPIRUN", "mpirun")
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 
 
 class Result:
