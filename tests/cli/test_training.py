@@ -178,7 +178,7 @@ class Restarts(Training):
         self.assertEqual(newest(self.folder / "run").name, "step-00000005.h5")
 
     def test_checkpoints_are_pruned(self):
-        self.train("run", "checkpoint.every_seconds=0.001", "train.steps=12")
+        self.train("run", "checkpoint.every_seconds=1e-9", "train.steps=12")
         names = sorted(path.name for path in (self.folder / "run" / "checkpoints").glob("*"))
         self.assertEqual(names, ["step-00000011.h5", "step-00000012.h5"])
 
