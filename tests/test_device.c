@@ -61,7 +61,8 @@ struct fixture {
 static void fixture_new(struct fixture *f, const int *lengths, int B, int L)
 {
     size_t T = (size_t)B * (size_t)L;
-    float **fields[] = {&f->w.magnitude, &f->w.error, &f->w.target, &f->w.probed, &f->w.hidden, &f->w.modified, &f->w.weight};
+    float **fields[] = {&f->w.magnitude, &f->w.error,  &f->w.target, &f->w.probed, &f->w.hidden,
+                        &f->w.modified,  &f->w.weight, &f->w.seen,   &f->w.live};
     f->w.B = B, f->w.L = L;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) *fields[i] = memory_zeroed(T, sizeof(float), "a field");
     f->w.time = memory_zeroed(T, sizeof(double), "times");
@@ -81,8 +82,8 @@ static void fixture_new(struct fixture *f, const int *lengths, int B, int L)
 
 static void fixture_free(struct fixture *f)
 {
-    void *all[] = {f->w.magnitude, f->w.error, f->w.target, f->w.probed, f->w.hidden, f->w.modified,
-                   f->w.weight,    f->w.time,  f->w.length, f->w.start,  f->w.curve};
+    void *all[] = {f->w.magnitude, f->w.error, f->w.target, f->w.probed, f->w.hidden, f->w.modified, f->w.weight,
+                   f->w.seen,      f->w.live,  f->w.time,   f->w.length, f->w.start,  f->w.curve};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) memory_free(all[i]);
 }
 
@@ -268,10 +269,11 @@ static void hidden_keys_do_not_matter(void **state)
 {
     (void)state;
     enum { B = 2, L = 9, D = 8, H = 2 };
-    float hidden[B * L] = {0}, Z[B * L * D], again[B * L * D], weights[B * H * L * L];
+    float hidden[B * L] = {0}, seen[B * L], Z[B * L * D], again[B * L * D], weights[B * H * L * L];
     float *qkv = noise_new(1, B * L * 3 * D), *saved = memory_zeroed(B * H * L * L, 4, "saved");
     struct device *device = open_device(2);
     for (int i = 0; i < L; i++) hidden[i] = i % 3 == 1, hidden[L + i] = 1;
+    for (int i = 0; i < B * L; i++) seen[i] = i >= L || hidden[i] == 0;
     struct attention a = {.B = B,
                           .L = L,
                           .D = D,
@@ -279,8 +281,11 @@ static void hidden_keys_do_not_matter(void **state)
                           .mask = MASK_K,
                           .alpha = -1e9,
                           .hidden = hidden,
-                          .qkv = qkv,
-                          .qkv_stride = 3 * D,
+                          .Q = qkv,
+                          .K = qkv + D,
+                          .V = qkv + 2 * D,
+                          .stride = 3 * D,
+                          .keys = seen,
                           .Z = Z,
                           .saved = saved};
     device->operations->attention_forward(device, &a);

@@ -2,7 +2,7 @@
  *
  * The encoder: its gradient is that of its own loss (central differences along random directions and along single tensors), for
  * Astromer 1, 2 and things between, with dropout too, which no golden file has; the loss does not depend on how a batch is cut
- * into parts; the parameter table names every element once. */
+ * into parts, nor on steps that nobody reads; the parameter table names every element once. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -237,6 +237,53 @@ static void a_batch_can_be_cut(void **state)
     model_free(&cut);
 }
 
+/* A pass of which only some steps are read, on activations that were all made NaN. */
+static double error_sum_read(struct model *model, int read, bool gradient)
+{
+    memset(model->encoder->arena, 0xff, model->encoder->arena_bytes);
+    model->pass.read = read;
+    return error_sum(model, B, gradient);
+}
+
+static void check_what_nobody_reads(const struct model_config *config)
+{
+    struct model all, probed;
+    model_new(&all, config);
+    model_new(&probed, config);
+    double a = error_sum_read(&all, READ_ALL, true), b = error_sum_read(&probed, READ_PROBED, true), difference = 0, norm = 0;
+    for (int64_t i = 0; i < all.table->total; i++) {
+        double d = (double)all.g[i] - (double)probed.g[i];
+        difference += d * d, norm += (double)all.g[i] * (double)all.g[i];
+    }
+    assert_true(fabs(a - b) < 1e-6 * a && sqrt(difference) < 1e-5 * sqrt(norm)); /* false for NaN */
+    error_sum_read(&probed, READ_OBSERVATIONS, false);
+    for (int window = 0; window < B; window++)
+        for (int i = window * L; i < window * L + all.batch.length[window]; i++)
+            assert_true(fabs((double)all.encoder->reconstruction[i] - (double)probed.encoder->reconstruction[i]) < 1e-5);
+    model_free(&all);
+    model_free(&probed);
+}
+
+static void what_nobody_reads_changes_nothing(void **state)
+{
+    (void)state;
+    const struct model_config *configs[] = {&astromer1, &astromer2, &between, &dropping, &plain};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) check_what_nobody_reads(configs[i]);
+}
+
+/* Sums in double change the last digits only. */
+static void careful_is_the_same_model(void **state)
+{
+    (void)state;
+    struct model model;
+    model_new(&model, &astromer2);
+    double usual = error_sum(&model, B, false);
+    model.pass.careful = true;
+    double careful = error_sum(&model, B, false);
+    assert_true(fabs(usual - careful) < 1e-6 * usual && usual != careful);
+    model_free(&model);
+}
+
 static void an_empty_part_is_fine(void **state)
 {
     (void)state;
@@ -320,6 +367,8 @@ int main(void)
         cmocka_unit_test(gradients_see_the_same_dropout),
         cmocka_unit_test(dropout_drops_its_share),
         cmocka_unit_test(a_batch_can_be_cut),
+        cmocka_unit_test(what_nobody_reads_changes_nothing),
+        cmocka_unit_test(careful_is_the_same_model),
         cmocka_unit_test(an_empty_part_is_fine),
         cmocka_unit_test(buckets_cover_the_gradient),
         cmocka_unit_test(the_table_names_every_element_once),

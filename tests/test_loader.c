@@ -53,8 +53,7 @@ static int shard_of(int64_t curve)
 static void check_window(const struct windows *windows, int w)
 {
     const double *time = windows->time + w * STEPS;
-    const float *magnitude = windows->magnitude + w * STEPS,
-                *error = windows->error + w * STEPS;
+    const float *magnitude = windows->magnitude + w * STEPS, *error = windows->error + w * STEPS;
     int64_t curve = windows->curve[w], start = windows->start[w];
     int n = windows->length[w];
     double mean = 0;

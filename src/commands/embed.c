@@ -143,7 +143,7 @@ static void compute(struct embedder *e, const struct windows *windows)
     const struct device_operations *o = e->model.device->operations;
     struct encoder *encoder = e->model.encoder;
     int D = e->model.config.model.width, M = e->model.config.model.blocks;
-    const struct pass pass = {.masking = {.mode = MASKING_NONE}};
+    const struct pass pass = {.masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS};
     const struct host_windows host = windows_part(windows, 0, windows->count);
     encoder_upload(encoder, &host);
     encoder_forward(encoder, e->model.parameters, &pass, NULL);
@@ -314,7 +314,7 @@ static int embed(struct embedder *e, const struct operands *operands, struct err
 static const char about[] =
     "Embeds every window of a survey with the model of a checkpoint: a light curve is cut into consecutive\n"
     "windows (the last one may be shorter), nothing is masked, and the outputs of the last block are pooled over\n"
-    "the window's real observations. The same file comes out on any number of ranks, at most one for each shard.";
+    "the window's real observations. The same rows come out in the same order on any number of ranks, at most one for each shard.";
 
 static const char more[] =
     "device, precision, threads and data.memory_gb can be set as key=value; all else comes from the checkpoint.\n"

@@ -23,7 +23,8 @@ int device_open(struct device **device, int kind, int precision, int threads, in
     if (precision != PRECISION_FP32)
         return error_set(error, STATUS_FAILED, "precision=%s: the cpu device computes in fp32 only; use precision=fp32",
                          config_name("precision", precision));
-    return cpu_open(device, threads > 0 ? threads : thread_share(sharers), error);
+    *device = cpu_open(threads > 0 ? threads : thread_share(sharers));
+    return STATUS_OK;
 }
 
 void device_close(struct device *device)

@@ -46,6 +46,8 @@ struct device_windows {
     float *probed, *hidden;   /* B x L: 0 or 1 */
     float *modified;          /* B x L: what the model sees where not hidden */
     float *weight;            /* B x L: v of the loss; 1 when unweighted */
+    float *seen;              /* B x L, 0 or 1: keys when hidden ones have no weight; all of a window with nothing visible */
+    float *live;              /* B x L, 0 or 1: observations, and what is seen */
 };
 
 /* Dropout of an activation: an element stays with probability 1 - rate, scaled by 1 / (1 - rate). rate 0 is off. The mask is a
@@ -74,6 +76,10 @@ struct embed_gradient {
     float *d_token, *d_weight, *d_bias; /* accumulated into */
 };
 
+/* In many operations `wanted` says which rows somebody will read: T flags, 0 or 1; NULL: all. The results in other rows are
+ * undefined and gradients with respect to them count as zero. A device need not compute them; one that does, does so in every
+ * operation and so never meets an undefined row. */
+
 /* y = x W + b; the first tanh_columns columns of y go through tanh. */
 struct linear {
     int64_t T;
@@ -86,32 +92,42 @@ struct linear {
     float *y;          /* T x out */
     int64_t y_stride;
     int tanh_columns;
-    bool careful; /* sum over `in` in parts, so that rounding errors grow less with it */
+    bool careful; /* forward sums in double, to tell rounding from errors */
+    const float *wanted;
+    int other_columns; /* the last so many columns of y follow other_wanted instead */
+    const float *other_wanted;
 };
-/* d_x (NULL: not wanted) is overwritten; d_weight (stride of weight) and d_bias are accumulated into. Where forward applied
- * tanh, d_y is first multiplied in place by 1 - y^2: it is clobbered. */
+/* d_x (NULL: not wanted) is overwritten, with 0 where no column of y is wanted; d_weight (stride of weight) and d_bias are
+ * accumulated into. Where forward applied tanh, d_y is first multiplied in place by 1 - y^2: it is clobbered. */
 struct linear_gradient {
     float *d_y; /* T x out, stride of y */
     float *d_x; /* T x in, stride of x */
     float *d_weight, *d_bias;
 };
 
-/* Z = concat_h(softmax(Q K^T / sqrt(D / H) + alpha mask) V) within each window. qkv holds Q, K, V in columns 0, D, 2 D of each
- * row. Mask K: mask[q,k] = hidden[k]; mask QK: min(1, hidden[q] + hidden[k]). What the paper's alpha = -1e9 swallows in float32
- * is swallowed here: with mask K and every key of a window hidden the softmax is uniform over the L keys. */
+/* Z = concat_h(softmax(Q K^T / sqrt(D / H) + alpha mask) V) within each window. Mask K: mask[q,k] = hidden[k]; mask QK:
+ * min(1, hidden[q] + hidden[k]). What the paper's alpha = -1e9 swallows in float32 is swallowed here: with mask K and every key
+ * of a window hidden the softmax is uniform over the L keys. */
 struct attention {
     int B, L, D, H;
     int mask; /* enum mask_format */
     double alpha;
-    const float *hidden; /* B x L */
-    const float *qkv;    /* B L x 3 D */
-    int64_t qkv_stride;
-    float *Z;     /* B L x D, dense */
-    float *saved; /* attention_saved_count floats that backward needs; the device's own layout */
+    const float *hidden;    /* B x L */
+    const float *Q, *K, *V; /* B L x D */
+    int64_t stride;         /* of Q, K and V */
+    float *Z;               /* B L x D, dense */
+    float *saved;           /* attention_saved_count floats that backward needs; the device's own layout */
+    const float *wanted;    /* queries */
+    const float *keys;      /* rows of K and V that are there: `seen` where attention_sees_visible_only, else NULL */
 };
+/* Where alpha makes the weight of a hidden key exactly zero in float32, the visible keys are all there is to see. */
+static inline bool attention_sees_visible_only(int mask, double alpha)
+{
+    return mask == MASK_K && alpha <= -1e4; /* exp(-1e4 + any score) is 0 */
+}
 struct attention_gradient {
-    const float *d_Z; /* B L x D, dense */
-    float *d_qkv;     /* B L x 3 D, stride of qkv, overwritten */
+    const float *d_Z;       /* B L x D, dense */
+    float *d_Q, *d_K, *d_V; /* B L x D, stride of Q, overwritten */
 };
 
 /* Y = LayerNorm(dropout(a) + b), epsilon 1e-6, over D. b may be NULL. Y must not overlap a or b: backward reads them. */
@@ -123,6 +139,7 @@ struct add_norm {
     struct dropout dropout;
     const float *gain, *bias;
     float *Y; /* T x D, dense */
+    const float *wanted;
 };
 struct add_norm_gradient {
     const float *d_Y;       /* T x D, dense */
@@ -140,6 +157,7 @@ struct readout {
     float *reconstruction;                /* B x L, overwritten */
     float *window_error;                  /* B, overwritten: e_i */
     float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
+    const float *wanted;                  /* the probed steps at least */
 };
 /* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows; and two that the training
  * loop sets: ranks that were asked to stop, ranks that want a checkpoint. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The encoder, step by step as the paper draws it. The products that share an input are one product: query, key, value and leak1
- * of X (into P), ffn1 and leak2 of Y (into G). */
+ * The encoder, step by step as the paper draws it. The products that share an input are one product: query, leak1, key and value
+ * of X (into P), ffn1 and leak2 of Y (into G). What nobody reads is not wanted from the device: keys and values of hidden steps
+ * that attention gives no weight, padding, and where only the probed steps count, the last block's other rows. */
 #include "model/encoder.h"
 
 #include "base/memory.h"
@@ -29,7 +30,8 @@ static float *take_floats(struct arena *arena, size_t count)
 
 static void lay_out_windows(struct device_windows *w, struct arena *arena, size_t B, size_t T)
 {
-    float **fields[] = {&w->magnitude, &w->error, &w->target, &w->probed, &w->hidden, &w->modified, &w->weight};
+    float **fields[] = {&w->magnitude, &w->error,  &w->target, &w->probed, &w->hidden,
+                        &w->modified,  &w->weight, &w->seen,   &w->live};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) *fields[i] = take_floats(arena, T);
     w->time = take(arena, T, sizeof *w->time);
     w->length = take(arena, B, sizeof *w->length);
@@ -163,8 +165,21 @@ static int64_t rows(const struct encoder *e)
     return (int64_t)e->windows.B * e->L;
 }
 
-/* Errors of queries, keys and values come back larger from softmax's gradient than those of any other product. */
-static struct linear project_of(const struct encoder *e, int i, const float *w)
+/* The rows whose keys and values attention reads. */
+static const float *keys(const struct encoder *e)
+{
+    return attention_sees_visible_only(e->table->model.mask, e->table->model.alpha) ? e->windows.seen : NULL;
+}
+
+/* The rows of block i that are read later. Padding reaches nobody when attention does not see it. */
+static const float *wanted(const struct encoder *e, int i, const struct pass *pass)
+{
+    bool last = i == e->table->model.blocks - 1;
+    if (pass->read == READ_ALL || (!last && !keys(e))) return NULL;
+    return last && pass->read == READ_PROBED ? e->windows.probed : e->windows.live;
+}
+
+static struct linear project_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
 {
     const struct block_view *v = &e->view[i];
     int D = e->table->model.width;
@@ -178,12 +193,16 @@ static struct linear project_of(const struct encoder *e, int i, const float *w)
                            .bias = w + v->in_bias,
                            .y = e->block[i].P,
                            .y_stride = v->in_columns,
-                           .careful = true};
+                           .careful = pass->careful,
+                           .wanted = wanted(e, i, pass),
+                           .other_columns = v->in_columns - v->key_column,
+                           .other_wanted = keys(e)};
 }
 
-static struct attention attention_of(const struct encoder *e, int i)
+static struct attention attention_of(const struct encoder *e, int i, const struct pass *pass)
 {
     const struct model_config *model = &e->table->model;
+    const float *P = e->block[i].P;
     return (struct attention){.B = e->windows.B,
                               .L = e->L,
                               .D = model->width,
@@ -191,13 +210,17 @@ static struct attention attention_of(const struct encoder *e, int i)
                               .mask = model->mask,
                               .alpha = model->alpha,
                               .hidden = e->windows.hidden,
-                              .qkv = e->block[i].P,
-                              .qkv_stride = e->view[i].in_columns,
+                              .Q = P,
+                              .K = P + e->view[i].key_column,
+                              .V = P + e->view[i].key_column + model->width,
+                              .stride = e->view[i].in_columns,
                               .Z = e->block[i].Z,
-                              .saved = e->training ? e->block[i].saved : NULL};
+                              .saved = e->training ? e->block[i].saved : NULL,
+                              .wanted = wanted(e, i, pass),
+                              .keys = keys(e)};
 }
 
-static struct linear merge_of(const struct encoder *e, int i, const float *w)
+static struct linear merge_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
 {
     const struct block_view *v = &e->view[i];
     int D = e->table->model.width;
@@ -210,7 +233,9 @@ static struct linear merge_of(const struct encoder *e, int i, const float *w)
                            .weight_stride = D,
                            .bias = w + v->merge_bias,
                            .y = e->block[i].merged,
-                           .y_stride = D};
+                           .y_stride = D,
+                           .careful = pass->careful,
+                           .wanted = wanted(e, i, pass)};
 }
 
 static struct add_norm norm1_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
@@ -221,15 +246,16 @@ static struct add_norm norm1_of(const struct encoder *e, int i, const float *w, 
                              .D = D,
                              .a = e->block[i].merged,
                              .a_stride = D,
-                             .b = e->table->model.leak ? e->block[i].P + 3 * D : NULL,
+                             .b = e->table->model.leak ? e->block[i].P + D : NULL,
                              .b_stride = v->in_columns,
                              .dropout = dropout_at(e, pass, 1 + 2 * i),
                              .gain = w + v->norm1_gain,
                              .bias = w + v->norm1_bias,
-                             .Y = e->block[i].Y};
+                             .Y = e->block[i].Y,
+                             .wanted = wanted(e, i, pass)};
 }
 
-static struct linear feed_in_of(const struct encoder *e, int i, const float *w)
+static struct linear feed_in_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
 {
     const struct block_view *v = &e->view[i];
     int D = e->table->model.width;
@@ -243,10 +269,12 @@ static struct linear feed_in_of(const struct encoder *e, int i, const float *w)
                            .bias = w + v->ffn_bias,
                            .y = e->block[i].G,
                            .y_stride = v->ffn_columns,
-                           .tanh_columns = e->table->model.ffn};
+                           .tanh_columns = e->table->model.ffn,
+                           .careful = pass->careful,
+                           .wanted = wanted(e, i, pass)};
 }
 
-static struct linear feed_out_of(const struct encoder *e, int i, const float *w)
+static struct linear feed_out_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
 {
     const struct block_view *v = &e->view[i];
     int D = e->table->model.width, F = e->table->model.ffn;
@@ -259,7 +287,9 @@ static struct linear feed_out_of(const struct encoder *e, int i, const float *w)
                            .weight_stride = D,
                            .bias = w + v->ffn2_bias,
                            .y = e->block[i].F,
-                           .y_stride = D};
+                           .y_stride = D,
+                           .careful = pass->careful,
+                           .wanted = wanted(e, i, pass)};
 }
 
 static struct add_norm norm2_of(const struct encoder *e, int i, const float *w, const struct pass *pass)
@@ -275,10 +305,11 @@ static struct add_norm norm2_of(const struct encoder *e, int i, const float *w, 
                              .dropout = dropout_at(e, pass, 2 + 2 * i),
                              .gain = w + v->norm2_gain,
                              .bias = w + v->norm2_bias,
-                             .Y = e->X[i + 1]};
+                             .Y = e->X[i + 1],
+                             .wanted = wanted(e, i, pass)};
 }
 
-static struct readout readout_of(struct encoder *e, const float *w, float *totals)
+static struct readout readout_of(struct encoder *e, const float *w, const struct pass *pass, float *totals)
 {
     const struct parameter_table *table = e->table;
     return (struct readout){.B = e->windows.B,
@@ -292,15 +323,16 @@ static struct readout readout_of(struct encoder *e, const float *w, float *total
                             .windows = &e->windows,
                             .reconstruction = e->reconstruction,
                             .window_error = e->window_error,
-                            .totals = totals};
+                            .totals = totals,
+                            .wanted = wanted(e, table->model.blocks - 1, pass)};
 }
 
 static void block_forward(struct encoder *e, int i, const float *w, const struct pass *pass)
 {
     const struct device_operations *o = e->device->operations;
-    struct linear project = project_of(e, i, w), merge = merge_of(e, i, w), feed_in = feed_in_of(e, i, w),
-                  feed_out = feed_out_of(e, i, w);
-    struct attention attention = attention_of(e, i);
+    struct linear project = project_of(e, i, w, pass), merge = merge_of(e, i, w, pass), feed_in = feed_in_of(e, i, w, pass),
+                  feed_out = feed_out_of(e, i, w, pass);
+    struct attention attention = attention_of(e, i, pass);
     struct add_norm norm1 = norm1_of(e, i, w, pass), norm2 = norm2_of(e, i, w, pass);
     o->linear_forward(e->device, &project);
     o->attention_forward(e->device, &attention);
@@ -314,7 +346,7 @@ static void block_forward(struct encoder *e, int i, const float *w, const struct
 void encoder_forward(struct encoder *e, const float *w, const struct pass *pass, float *totals)
 {
     struct embed embed = embed_of(e, w, pass);
-    struct readout readout = readout_of(e, w, totals);
+    struct readout readout = readout_of(e, w, pass, totals);
     e->device->operations->embed_forward(e->device, &embed);
     for (int i = 0; i < e->table->model.blocks; i++) block_forward(e, i, w, pass);
     e->device->operations->readout_forward(e->device, &readout);
@@ -327,9 +359,9 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
     const struct block_view *v = &e->view[i];
     int D = e->table->model.width, F = e->table->model.ffn;
     bool leak = e->table->model.leak;
-    struct linear project = project_of(e, i, w), merge = merge_of(e, i, w), feed_in = feed_in_of(e, i, w),
-                  feed_out = feed_out_of(e, i, w);
-    struct attention attention = attention_of(e, i);
+    struct linear project = project_of(e, i, w, pass), merge = merge_of(e, i, w, pass), feed_in = feed_in_of(e, i, w, pass),
+                  feed_out = feed_out_of(e, i, w, pass);
+    struct attention attention = attention_of(e, i, pass);
     struct add_norm norm1 = norm1_of(e, i, w, pass), norm2 = norm2_of(e, i, w, pass);
     o->add_norm_backward(e->device, &norm2,
                          &(struct add_norm_gradient){.d_Y = e->d_X,
@@ -346,19 +378,21 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
     o->add_norm_backward(e->device, &norm1,
                          &(struct add_norm_gradient){.d_Y = e->d_Y,
                                                      .d_a = e->d_Y,
-                                                     .d_b = leak ? e->d_P + 3 * D : NULL,
+                                                     .d_b = leak ? e->d_P + D : NULL,
                                                      .d_gain = g + v->norm1_gain,
                                                      .d_bias = g + v->norm1_bias});
     o->linear_backward(
         e->device, &merge,
         &(struct linear_gradient){.d_y = e->d_Y, .d_x = e->d_X, .d_weight = g + v->merge_weight, .d_bias = g + v->merge_bias});
-    o->attention_backward(e->device, &attention, &(struct attention_gradient){.d_Z = e->d_X, .d_qkv = e->d_P});
+    o->attention_backward(e->device, &attention,
+                          &(struct attention_gradient){
+                              .d_Z = e->d_X, .d_Q = e->d_P, .d_K = e->d_P + v->key_column, .d_V = e->d_P + v->key_column + D});
     o->linear_backward(
         e->device, &project,
         &(struct linear_gradient){.d_y = e->d_P, .d_x = e->d_X, .d_weight = g + v->in_weight, .d_bias = g + v->in_bias});
     /* A bias of the keys shifts all scores of a query alike and softmax cannot see it: its gradient is zero, not the rounding
      * of zero, which Adam would blow up to full steps. */
-    o->zero(e->device, g + v->in_bias + D, (size_t)D * sizeof *g);
+    o->zero(e->device, g + v->in_bias + v->key_column, (size_t)D * sizeof *g);
 }
 
 void encoder_backward(struct encoder *e, const float *w, const struct pass *pass, float *g, bucket_filled *filled, void *context)
@@ -367,7 +401,7 @@ void encoder_backward(struct encoder *e, const float *w, const struct pass *pass
     const struct device_operations *o = e->device->operations;
     int M = table->model.blocks;
     CHECK(e->training, "backward of an encoder made for inference");
-    struct readout readout = readout_of(e, w, NULL);
+    struct readout readout = readout_of(e, w, pass, NULL);
     o->readout_backward(e->device, &readout,
                         &(struct readout_gradient){.d_X = e->d_X,
                                                    .d_gain = g + parameter_offset(table, "readout.norm.gain"),
@@ -390,7 +424,7 @@ void encoder_backward(struct encoder *e, const float *w, const struct pass *pass
 
 void encoder_attention(struct encoder *e, int block, float *weights)
 {
-    struct attention attention = attention_of(e, block);
+    struct attention attention = attention_of(e, block, &(struct pass){.read = READ_ALL});
     CHECK(e->training || block == e->table->model.blocks - 1 || e->table->model.blocks == 1,
           "attention of block %d of an encoder that keeps the last one's", block);
     e->device->operations->attention_weights(e->device, &attention, weights);

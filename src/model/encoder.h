@@ -11,7 +11,7 @@
 
 /* The activations of one block; T = B L rows. */
 struct block_activations {
-    float *P;      /* T x in_columns: query, key, value (, leak1) */
+    float *P;      /* T x in_columns: query (, leak1), key, value */
     float *saved;  /* what attention's backward needs */
     float *Z;      /* T x D: the heads' outputs */
     float *merged; /* T x D */
@@ -45,12 +45,17 @@ struct host_windows {
     const int64_t *curve;
 };
 
+/* The steps whose outputs (the blocks', the reconstruction) somebody reads after a pass. The others may hold anything. */
+enum rows_read { READ_ALL, READ_OBSERVATIONS, READ_PROBED };
+
 /* What a pass needs beside the parameters. */
 struct pass {
     struct masking masking;
     double dropout; /* 0 in inference */
     uint64_t seed;  /* of the dropout */
     uint32_t epoch;
+    int read;     /* enum rows_read */
+    bool careful; /* forward products sum in double: slow */
 };
 
 /* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
@@ -74,7 +79,7 @@ void encoder_forward(struct encoder *encoder, const float *parameters, const str
  * N + TOTALS, since the totals stand behind the gradient. Enqueues. */
 void encoder_backward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *gradient,
                       bucket_filled *filled, void *context);
-/* The softmax weights of one block of the last forward, B x H x L x L in device memory. */
+/* The softmax weights of one block of the last forward, one of READ_ALL; B x H x L x L in device memory. */
 void encoder_attention(struct encoder *encoder, int block, float *weights);
 
 #endif

@@ -82,8 +82,10 @@ static void add_block(struct parameter_table *table, int block)
     char prefix[24];
     int D = model->width, F = model->ffn;
     snprintf(prefix, sizeof prefix, "block%d.", block);
-    add_side_by_side(table, prefix, model->leak ? 4 : 3, (const char *const[]){"query", "key", "value", "leak1"}, D,
-                     (const int[]){D, D, D, D});
+    if (model->leak)
+        add_side_by_side(table, prefix, 4, (const char *const[]){"query", "leak1", "key", "value"}, D, (const int[]){D, D, D, D});
+    else
+        add_side_by_side(table, prefix, 3, (const char *const[]){"query", "key", "value"}, D, (const int[]){D, D, D});
     add_side_by_side(table, prefix, 1, (const char *const[]){"merge"}, D, &D);
     add_norm(table, prefix, "norm1", D);
     add_side_by_side(table, prefix, model->leak ? 2 : 1, (const char *const[]){"ffn1", "leak2"}, D, (const int[]){F, D});
@@ -159,6 +161,7 @@ struct block_view parameter_block(const struct parameter_table *table, int block
         .in_weight = block_offset_of(table, block, "query.weight"),
         .in_bias = block_offset_of(table, block, "query.bias"),
         .in_columns = 3 * table->model.width + leak,
+        .key_column = table->model.width + leak,
         .merge_weight = block_offset_of(table, block, "merge.weight"),
         .merge_bias = block_offset_of(table, block, "merge.bias"),
         .norm1_gain = block_offset_of(table, block, "norm1.gain"),

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * The parameters: one flat buffer and one table that names its parts. Offsets, HDF5 names, gradients' names, initialisers and
- * tests all come from the table. Inside a block the weights of query, key, value and leak1 stand side by side as one matrix of
- * D x 3 D (4 D with the leak), those of ffn1 and leak2 as one of D x F (F + D): a tensor is therefore a view with a row stride,
- * and the products of all of them with the same input are one product. Biases and norms are contiguous. */
+ * tests all come from the table. Inside a block the weights of query, leak1, key and value stand side by side as one matrix of
+ * D x 4 D (3 D without the leak), those of ffn1 and leak2 as one of D x F (F + D): a tensor is therefore a view with a row
+ * stride, and the products of all of them with the same input are one product. Biases and norms are contiguous. */
 #ifndef ASTROMER_MODEL_PARAMETERS_H
 #define ASTROMER_MODEL_PARAMETERS_H
 
@@ -44,8 +44,8 @@ void parameters_initialise(const struct parameter_table *table, float *values, u
 
 /* The views that make one product of several: offset and width of a block's side-by-side matrix and bias. */
 struct block_view {
-    int64_t in_weight, in_bias; /* D x in_columns: query, key, value (, leak1) */
-    int in_columns;
+    int64_t in_weight, in_bias; /* D x in_columns: query (, leak1), key, value */
+    int in_columns, key_column; /* where key begins; value is the last D columns */
     int64_t merge_weight, merge_bias, norm1_gain, norm1_bias;
     int64_t ffn_weight, ffn_bias; /* D x ffn_columns: ffn1 (, leak2) */
     int ffn_columns;

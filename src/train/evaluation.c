@@ -56,7 +56,7 @@ static void evaluate_batch(struct encoder *e, const float *parameters, const str
                            bool unmasked, struct fields *f, double sums[SUMS])
 {
     struct host_windows host = windows_part(windows, 0, windows->count);
-    struct pass pass = {.masking = config_masking(config, MASKING_DRAWN, EVALUATION_EPOCH)};
+    struct pass pass = {.masking = config_masking(config, MASKING_DRAWN, EVALUATION_EPOCH), .read = READ_PROBED};
     encoder_upload(e, &host);
     encoder_forward(e, parameters, &pass, NULL);
     download(e, f);
@@ -65,7 +65,7 @@ static void evaluate_batch(struct encoder *e, const float *parameters, const str
         add_probed(f->target + row, f->probed + row, f->reconstruction + row, windows->length[b], sums);
     }
     if (!unmasked) return;
-    pass.masking.mode = MASKING_NONE;
+    pass.masking.mode = MASKING_NONE, pass.read = READ_OBSERVATIONS;
     encoder_forward(e, parameters, &pass, NULL);
     download(e, f);
     for (int b = 0; b < windows->count; b++) {

@@ -124,7 +124,8 @@ void trainer_step(struct trainer *t, const struct windows *windows, const struct
     struct pass pass = {.masking = config_masking(t->config, MASKING_DRAWN, request->epoch),
                         .dropout = t->config->model.dropout,
                         .seed = (uint64_t)t->config->train.seed,
-                        .epoch = request->epoch};
+                        .epoch = request->epoch,
+                        .read = READ_PROBED};
     o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
     o->upload(t->device, totals + TOTAL_STOP, flags, sizeof flags);
     int first = 0;

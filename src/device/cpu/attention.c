@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attention, one (window, head) at a time on one thread, its matrices small enough for the second-level cache. Where alpha makes
- * the weight of a hidden key exactly zero in float32, only the visible keys are gathered and multiplied: the same numbers from
- * less work. Saved for backward: the softmax weights of the keys in use.
+ * Attention, one (window, head) at a time on one thread, its matrices small enough for the second-level cache. Only wanted
+ * queries and the keys that are there are gathered and multiplied. Saved for backward: the softmax weights.
  *
  * Keys and values are used without their means over the keys: a mean key shifts all scores of a query alike, which softmax cannot
  * see, and a mean value comes back whole since the weights add up to 1. What is left is smaller and so are its rounding errors,
@@ -14,52 +13,49 @@
 #include "device/cpu/cpu.h"
 #include "device/cpu/vector_math.h"
 
-/* exp(ALPHA_ZERO + any score) is 0 in float32; a float32 score plus ALPHA_SWALLOWS is ALPHA_SWALLOWS. */
 enum { CENTRE_COLUMNS = 32, KEYS_PER_SUM = 48 };
-static const double ALPHA_ZERO = -1e4, ALPHA_SWALLOWS = -1e8;
+static const double ALPHA_SWALLOWS = -1e8; /* a float32 score plus this is this */
 
-/* One (window, head): which keys take part, and working memory. */
+/* Some rows of a window's matrix with D / H columns. */
+struct steps {
+    int count;
+    int *step; /* ascending */
+};
+
+/* One (window, head): what takes part, and working memory. Matrices are dense, but those of the queries are worked on in place
+ * where all steps are queries. */
 struct head {
     const struct attention *a;
     int dh; /* D / H */
     float scale;
-    const float *Q;       /* L x dh, stride qkv_stride */
-    const float *hidden;  /* L */
-    int keys;             /* keys that take part */
-    int *key;             /* their steps, ascending */
+    int64_t row, column; /* of the window's first row in B L, of the head's first column in D */
+    const float *hidden; /* L */
+    struct steps queries, keys;
+    bool in_place;        /* all steps are queries */
     bool uniform, biased; /* every key of the window swallowed; a bias has to be added to the scores */
-    float *K, *V;         /* keys x dh, gathered, dense, without their means */
-    float *mean;          /* dh: the mean value */
-    float *weights;       /* L x keys */
-    float *work;          /* L x L + 2 L dh more */
+    const float *Q;       /* queries x dh */
+    int64_t q_stride;
+    float *K, *V;       /* keys x dh, without their means */
+    float *mean;        /* dh: the mean value */
+    float *weights;     /* queries x keys */
+    float *gathered[3]; /* room for queries x dh: Q, Z or d_Z, d_Q */
+    float *d_K, *d_V;   /* keys x dh */
+    float *d_weights;   /* queries x keys */
 };
 
-static size_t head_scratch(const struct attention *a)
+static struct steps choose_steps(const float *flags, int L, int *step)
 {
-    size_t L = (size_t)a->L, dh = (size_t)(a->D / a->H);
-    return 4 * L * dh + L * L + L + dh;
+    struct steps steps = {0, step};
+    for (int i = 0; i < L; i++)
+        if (!flags || flags[i] != 0) step[steps.count++] = i;
+    return steps;
 }
 
-/* c = alpha op(a) op(b) + beta c; row-major. Inside a parallel region oneDNN runs it on the calling thread. */
-static void multiply(char transpose_a, char transpose_b, int M, int N, int K, float alpha, const float *a, int64_t a_stride,
-                     const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride)
+static bool all_hidden(const float *hidden, int L)
 {
-    dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, M, N, K, alpha, a, a_stride, b, b_stride, beta, c, c_stride);
-    CHECK(status == dnnl_success, "oneDNN: a product of attention failed with status %d", (int)status);
-}
-
-static void choose_keys(struct head *h)
-{
-    const struct attention *a = h->a;
-    bool gather = a->mask == MASK_K && a->alpha <= ALPHA_ZERO;
-    h->keys = 0;
-    for (int k = 0; k < a->L; k++)
-        if (!gather || h->hidden[k] == 0) h->key[h->keys++] = k;
-    h->biased = !gather;
-    h->uniform = false;
-    if (h->keys > 0) return;
-    for (int k = 0; k < a->L; k++) h->key[h->keys++] = k; /* all hidden: alpha shifts all scores alike, or swallows them */
-    h->uniform = a->alpha <= ALPHA_SWALLOWS;
+    for (int i = 0; i < L; i++)
+        if (hidden[i] == 0) return false;
+    return true;
 }
 
 /* Takes the mean row from every row of a dense matrix and keeps it in `mean`. */
@@ -76,26 +72,56 @@ static void centre_rows(float *matrix, int rows, int columns, float *mean)
         for (int j = 0; j < columns; j++) matrix[(size_t)i * (size_t)columns + (size_t)j] -= mean[j];
 }
 
+static void gather(const float *matrix, int64_t stride, const struct steps *steps, int dh, float *dense)
+{
+    for (int i = 0; i < steps->count; i++)
+        memcpy(dense + (size_t)i * (size_t)dh, matrix + steps->step[i] * stride, (size_t)dh * sizeof *dense);
+}
+
+static void scatter(const float *dense, const struct steps *steps, int dh, float *matrix, int64_t stride)
+{
+    for (int i = 0; i < steps->count; i++)
+        memcpy(matrix + steps->step[i] * stride, dense + (size_t)i * (size_t)dh, (size_t)dh * sizeof *dense);
+}
+
+static size_t head_scratch(const struct attention *a)
+{
+    size_t L = (size_t)a->L, dh = (size_t)(a->D / a->H);
+    return 7 * L * dh + 2 * L * L + 2 * L + dh;
+}
+
+static void lay_out(struct head *h, int index, float *scratch)
+{
+    size_t L = (size_t)h->a->L, matrix = L * (size_t)h->dh;
+    float **matrices[] = {&h->gathered[0], &h->gathered[1], &h->gathered[2], &h->K, &h->V, &h->d_K, &h->d_V};
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++, scratch += matrix) *matrices[i] = scratch;
+    h->d_weights = scratch, scratch += L * L;
+    h->weights = h->a->saved ? h->a->saved + (size_t)index * L * L : scratch;
+    h->mean = scratch + L * L;
+    h->queries.step = (int *)(h->mean + h->dh);
+    h->keys.step = h->queries.step + L;
+}
+
 static void head_begin(struct head *h, const struct attention *a, int index, float *scratch)
 {
-    int b = index / a->H, L = a->L, dh = a->D / a->H;
-    int64_t column = (int64_t)(index % a->H) * dh;
-    const float *rows = a->qkv + (int64_t)b * L * a->qkv_stride + column;
+    int L = a->L, dh = a->D / a->H;
     h->a = a, h->dh = dh, h->scale = 1.0f / sqrtf((float)dh);
-    h->Q = rows;
-    h->hidden = a->hidden + (int64_t)b * L;
-    h->K = scratch, h->V = h->K + (size_t)L * (size_t)dh, h->work = h->V + (size_t)L * (size_t)dh;
-    h->mean = h->work + 2 * (size_t)L * (size_t)dh + (size_t)L * (size_t)L;
-    h->key = (int *)(h->mean + dh);
-    h->weights = a->saved ? a->saved + (int64_t)index * L * L : h->work;
-    choose_keys(h);
-    for (int k = 0; k < h->keys; k++) {
-        const float *row = rows + h->key[k] * a->qkv_stride;
-        memcpy(h->K + (size_t)k * (size_t)dh, row + a->D, (size_t)dh * sizeof(float));
-        memcpy(h->V + (size_t)k * (size_t)dh, row + 2 * a->D, (size_t)dh * sizeof(float));
-    }
-    centre_rows(h->K, h->keys, dh, h->mean);
-    centre_rows(h->V, h->keys, dh, h->mean);
+    h->row = (int64_t)(index / a->H) * L, h->column = (int64_t)(index % a->H) * dh;
+    h->hidden = a->hidden + h->row;
+    lay_out(h, index, scratch);
+    h->queries = choose_steps(a->wanted ? a->wanted + h->row : NULL, L, h->queries.step);
+    h->keys = choose_steps(a->keys ? a->keys + h->row : NULL, L, h->keys.step);
+    h->biased = !a->keys;
+    h->uniform = a->mask == MASK_K && a->alpha <= ALPHA_SWALLOWS && all_hidden(h->hidden, L);
+    int64_t at = h->row * a->stride + h->column;
+    h->in_place = h->queries.count == L;
+    h->Q = h->in_place ? a->Q + at : h->gathered[0];
+    h->q_stride = h->in_place ? a->stride : dh;
+    if (!h->in_place) gather(a->Q + at, a->stride, &h->queries, dh, h->gathered[0]);
+    gather(a->K + at, a->stride, &h->keys, dh, h->K);
+    gather(a->V + at, a->stride, &h->keys, dh, h->V);
+    centre_rows(h->K, h->keys.count, dh, h->mean);
+    centre_rows(h->V, h->keys.count, dh, h->mean);
 }
 
 /* alpha mask of one query. What is the same for all keys cancels in the softmax and is left out: a hidden query of mask QK. */
@@ -103,7 +129,7 @@ static void add_bias(const struct head *h, int q, float *scores)
 {
     if (h->a->mask == MASK_QK && h->hidden[q] != 0) return;
     float alpha = (float)h->a->alpha;
-    for (int k = 0; k < h->keys; k++) scores[k] += alpha * h->hidden[h->key[k]];
+    for (int k = 0; k < h->keys.count; k++) scores[k] += alpha * h->hidden[h->keys.step[k]];
 }
 
 static void softmax_row(float *scores, int count)
@@ -124,15 +150,15 @@ static void softmax_row(float *scores, int count)
 
 static void head_weights(const struct head *h)
 {
-    int L = h->a->L;
+    int queries = h->queries.count, keys = h->keys.count;
     if (h->uniform) {
-        for (int i = 0; i < L * L; i++) h->weights[i] = 1.0f / (float)L;
+        for (int i = 0; i < queries * keys; i++) h->weights[i] = 1.0f / (float)keys;
         return;
     }
-    multiply('N', 'T', L, h->keys, h->dh, h->scale, h->Q, h->a->qkv_stride, h->K, h->dh, 0.0f, h->weights, h->keys);
-    for (int q = 0; q < L; q++) {
-        if (h->biased) add_bias(h, q, h->weights + (size_t)q * (size_t)h->keys);
-        softmax_row(h->weights + (size_t)q * (size_t)h->keys, h->keys);
+    cpu_multiply('N', 'T', queries, keys, h->dh, h->scale, h->Q, h->q_stride, h->K, h->dh, 0.0f, h->weights, keys);
+    for (int q = 0; q < queries; q++) {
+        if (h->biased) add_bias(h, h->queries.step[q], h->weights + (size_t)q * (size_t)keys);
+        softmax_row(h->weights + (size_t)q * (size_t)keys, keys);
     }
 }
 
@@ -143,106 +169,112 @@ size_t cpu_attention_saved_count(struct device *device, int B, int L, int D, int
 }
 
 /* Z = weights V of one head. A long sum in one go loses more than the same sum in parts. */
-static void head_values(const struct head *h, float *Z)
+static void head_values(const struct head *h)
 {
-    for (int q = 0; q < h->a->L; q++) memcpy(Z + (int64_t)q * h->a->D, h->mean, (size_t)h->dh * sizeof *Z);
-    for (int first = 0; first < h->keys; first += KEYS_PER_SUM) {
-        int count = h->keys - first < KEYS_PER_SUM ? h->keys - first : KEYS_PER_SUM;
-        multiply('N', 'N', h->a->L, h->dh, count, 1.0f, h->weights + first, h->keys, h->V + (size_t)first * (size_t)h->dh, h->dh,
-                 1.0f, Z, h->a->D);
+    int queries = h->queries.count, keys = h->keys.count, dh = h->dh;
+    float *place = h->a->Z + h->row * h->a->D + h->column, *Z = h->in_place ? place : h->gathered[1];
+    int64_t stride = h->in_place ? h->a->D : dh;
+    for (int q = 0; q < queries; q++) memcpy(Z + q * stride, h->mean, (size_t)dh * sizeof *Z);
+    for (int first = 0; first < keys; first += KEYS_PER_SUM) {
+        int count = keys - first < KEYS_PER_SUM ? keys - first : KEYS_PER_SUM;
+        cpu_multiply('N', 'N', queries, dh, count, 1, h->weights + first, keys, h->V + (size_t)first * (size_t)dh, dh, 1, Z,
+                     stride);
     }
+    if (!h->in_place) scatter(Z, &h->queries, dh, place, h->a->D);
+}
+
+/* dS = weights * (dP - sum_k weights dP) * scale, in place of dP. */
+static void softmax_gradient(const struct head *h)
+{
+    int queries = h->queries.count, keys = h->keys.count;
+    if (h->uniform) { /* constant weights */
+        memset(h->d_weights, 0, (size_t)queries * (size_t)keys * sizeof *h->d_weights);
+        return;
+    }
+    for (int q = 0; q < queries; q++) {
+        const float *weights = h->weights + (size_t)q * (size_t)keys;
+        float *d = h->d_weights + (size_t)q * (size_t)keys;
+        double dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (int k = 0; k < keys; k++) dot += (double)weights[k] * (double)d[k];
+#pragma omp simd
+        for (int k = 0; k < keys; k++) d[k] = weights[k] * (float)((double)d[k] - dot) * h->scale;
+    }
+}
+
+static void head_backward(const struct head *h, const struct attention_gradient *g)
+{
+    const struct attention *a = h->a;
+    int queries = h->queries.count, keys = h->keys.count, dh = h->dh;
+    int64_t at = h->row * a->stride + h->column, z_stride = h->in_place ? a->D : dh;
+    const float *d_Z = g->d_Z + h->row * a->D + h->column;
+    float *d_Q = h->in_place ? g->d_Q + at : h->gathered[2];
+    if (!h->in_place) {
+        gather(d_Z, a->D, &h->queries, dh, h->gathered[1]);
+        d_Z = h->gathered[1];
+    }
+    cpu_multiply('N', 'T', queries, keys, dh, 1, d_Z, z_stride, h->V, dh, 0, h->d_weights, keys);
+    cpu_multiply('T', 'N', keys, dh, queries, 1, h->weights, keys, d_Z, z_stride, 0, h->d_V, dh);
+    softmax_gradient(h);
+    cpu_multiply('N', 'N', queries, dh, keys, 1, h->d_weights, keys, h->K, dh, 0, d_Q, h->q_stride);
+    cpu_multiply('T', 'N', keys, dh, queries, 1, h->d_weights, keys, h->Q, h->q_stride, 0, h->d_K, dh);
+    if (!h->in_place) scatter(d_Q, &h->queries, dh, g->d_Q + at, a->stride);
+    scatter(h->d_K, &h->keys, dh, g->d_K + at, a->stride);
+    scatter(h->d_V, &h->keys, dh, g->d_V + at, a->stride);
+}
+
+/* Calls work for every (window, head), shared among the threads. */
+static void for_each_head(struct device *device, const struct attention *a, void (*work)(const struct head *, int, const void *),
+                          const void *context)
+{
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), head_scratch(a), &stride);
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < a->B * a->H; i++) {
+        struct head h;
+        head_begin(&h, a, i, scratch + stride * (size_t)omp_get_thread_num());
+        work(&h, i, context);
+    }
+}
+
+static void forward_work(const struct head *h, int index, const void *context)
+{
+    (void)index, (void)context;
+    head_weights(h);
+    head_values(h);
 }
 
 void cpu_attention_forward(struct device *device, const struct attention *a)
 {
-    size_t stride;
-    float *scratch = cpu_scratch(cpu_of(device), head_scratch(a), &stride);
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < a->B * a->H; i++) {
-        struct head h;
-        head_begin(&h, a, i, scratch + stride * (size_t)omp_get_thread_num());
-        head_weights(&h);
-        head_values(&h, a->Z + (int64_t)(i / a->H) * a->L * a->D + (int64_t)(i % a->H) * h.dh);
-    }
+    for_each_head(device, a, forward_work, NULL);
 }
 
-/* dS = weights * (dP - sum_k weights dP) * scale, in place of dP. */
-static void softmax_gradient(const struct head *h, float *d_weights)
+static void backward_work(const struct head *h, int index, const void *gradient)
 {
-    if (h->uniform) { /* constant weights */
-        memset(d_weights, 0, (size_t)h->a->L * (size_t)h->keys * sizeof *d_weights);
-        return;
-    }
-    for (int q = 0; q < h->a->L; q++) {
-        const float *weights = h->weights + (size_t)q * (size_t)h->keys;
-        float *d = d_weights + (size_t)q * (size_t)h->keys;
-        double dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (int k = 0; k < h->keys; k++) dot += (double)weights[k] * (double)d[k];
-#pragma omp simd
-        for (int k = 0; k < h->keys; k++) d[k] = weights[k] * (float)((double)d[k] - dot) * h->scale;
-    }
-}
-
-/* Rows of d_K and d_V back to their steps; keys that took no part get zero. */
-static void scatter(const struct head *h, const float *d_K, const float *d_V, float *d_rows)
-{
-    const struct attention *a = h->a;
-    for (int step = 0, k = 0; step < a->L; step++) {
-        float *row = d_rows + step * a->qkv_stride;
-        bool taken = k < h->keys && h->key[k] == step;
-        size_t bytes = (size_t)h->dh * sizeof(float);
-        if (taken) {
-            memcpy(row + a->D, d_K + (size_t)k * (size_t)h->dh, bytes);
-            memcpy(row + 2 * a->D, d_V + (size_t)k * (size_t)h->dh, bytes);
-            k++;
-        } else {
-            memset(row + a->D, 0, bytes);
-            memset(row + 2 * a->D, 0, bytes);
-        }
-    }
-}
-
-static void head_backward(const struct head *h, const float *d_Z, float *d_rows)
-{
-    const struct attention *a = h->a;
-    int L = a->L, keys = h->keys, dh = h->dh;
-    float *d_K = h->work, *d_V = d_K + (size_t)L * (size_t)dh, *d_weights = d_V + (size_t)L * (size_t)dh;
-    multiply('N', 'T', L, keys, dh, 1.0f, d_Z, a->D, h->V, dh, 0.0f, d_weights, keys);
-    multiply('T', 'N', keys, dh, L, 1.0f, h->weights, keys, d_Z, a->D, 0.0f, d_V, dh);
-    softmax_gradient(h, d_weights);
-    multiply('N', 'N', L, dh, keys, 1.0f, d_weights, keys, h->K, dh, 0.0f, d_rows, a->qkv_stride);
-    multiply('T', 'N', keys, dh, L, 1.0f, d_weights, keys, h->Q, a->qkv_stride, 0.0f, d_K, dh);
-    scatter(h, d_K, d_V, d_rows);
+    (void)index;
+    head_backward(h, gradient);
 }
 
 void cpu_attention_backward(struct device *device, const struct attention *a, const struct attention_gradient *g)
 {
-    size_t stride;
-    float *scratch = cpu_scratch(cpu_of(device), head_scratch(a), &stride);
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < a->B * a->H; i++) {
-        struct head h;
-        head_begin(&h, a, i, scratch + stride * (size_t)omp_get_thread_num());
-        int64_t window = (int64_t)(i / a->H) * a->L, column = (int64_t)(i % a->H) * h.dh;
-        head_backward(&h, g->d_Z + window * a->D + column, g->d_qkv + window * a->qkv_stride + column);
-    }
+    for_each_head(device, a, backward_work, g);
+}
+
+static void weights_work(const struct head *h, int index, const void *context)
+{
+    size_t L = (size_t)h->a->L;
+    float *out = *(float *const *)context + (size_t)index * L * L;
+    head_weights(h);
+    memset(out, 0, L * L * sizeof *out);
+    for (int q = 0; q < h->queries.count; q++)
+        for (int k = 0; k < h->keys.count; k++)
+            out[(size_t)h->queries.step[q] * L + (size_t)h->keys.step[k]] =
+                h->weights[(size_t)q * (size_t)h->keys.count + (size_t)k];
 }
 
 void cpu_attention_weights(struct device *device, const struct attention *a, float *weights)
 {
     struct attention unsaved = *a;
     unsaved.saved = NULL;
-    size_t stride;
-    float *scratch = cpu_scratch(cpu_of(device), head_scratch(a), &stride);
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < a->B * a->H; i++) {
-        struct head h;
-        head_begin(&h, &unsaved, i, scratch + stride * (size_t)omp_get_thread_num());
-        head_weights(&h);
-        float *out = weights + (int64_t)i * a->L * a->L;
-        memset(out, 0, (size_t)a->L * (size_t)a->L * sizeof *out);
-        for (int q = 0; q < a->L; q++)
-            for (int k = 0; k < h.keys; k++) out[q * a->L + h.key[k]] = h.weights[(size_t)q * (size_t)h.keys + (size_t)k];
-    }
+    for_each_head(device, &unsaved, weights_work, &weights);
 }

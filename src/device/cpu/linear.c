@@ -1,201 +1,293 @@
 /* SPDX-License-Identifier: MIT
  *
- * Products with oneDNN's matmul primitive. A primitive is made once for a shape with its strides and kept; backward is the same
- * primitive with the operands' strides exchanged. */
+ * Linear layers. Each thread takes chunks of rows through all products and passes of a layer, so that they stay in its cache and
+ * no thread waits for another inside. Where only some rows are wanted a chunk gathers them and its results are scattered;
+ * otherwise it is a piece of the matrices themselves. */
 #include <omp.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "device/cpu/cpu.h"
 #include "device/cpu/vector_math.h"
 
-enum { CAREFUL_PART = 64 };
+enum { CHUNK_FLOATS = 1 << 19, CHUNK_ROWS_MOST = 4096 };
 
-static void check(dnnl_status_t status, const char *operation)
-{
-    CHECK(status == dnnl_success, "oneDNN: %s failed with status %d", operation, (int)status);
-}
+/* The rows of a layer that are wanted, in chunks. */
+struct rows {
+    int64_t count, chunk, chunks;
+    int64_t *row; /* their numbers; NULL: all rows */
+};
 
-static void product_destroy(struct product *product)
-{
-    dnnl_primitive_destroy(product->primitive);
-    dnnl_memory_destroy(product->a);
-    dnnl_memory_destroy(product->b);
-    dnnl_memory_destroy(product->c);
-    if (product->bias) dnnl_memory_destroy(product->bias_memory);
-}
+/* One thread's memory: a chunk of each matrix, and its part of the parameters' gradients. */
+struct workspace {
+    float *x, *y, *d_y, *d_x; /* chunk x in, out, out, in */
+    float *d_weight, *d_bias; /* in x out, out */
+};
 
-void cpu_products_close(struct cpu_device *cpu)
-{
-    for (int i = 0; i < cpu->product_count; i++) product_destroy(&cpu->products[i]);
-    cpu->product_count = 0;
-}
+/* A chunk as the products see it: rows of x and y and their gradients, in place or gathered. */
+struct chunk {
+    int64_t first, rows;
+    const float *x;
+    float *y, *d_y, *d_x;
+    int64_t x_stride, y_stride;
+};
 
-static dnnl_memory_desc_t describe(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
+static struct rows rows_begin(const struct linear *l)
 {
-    dnnl_memory_desc_t description;
-    dnnl_dims_t dimensions = {rows, columns}, strides = {row_stride, column_stride};
-    check(dnnl_memory_desc_init_by_strides(&description, 2, dimensions, dnnl_f32, strides), "describing a matrix");
-    return description;
-}
-
-static dnnl_memory_t unbound_memory(struct cpu_device *cpu, const dnnl_memory_desc_t *description)
-{
-    dnnl_memory_t memory;
-    check(dnnl_memory_create(&memory, description, cpu->engine, DNNL_MEMORY_NONE), "making a memory object");
-    return memory;
-}
-
-static void product_create(struct cpu_device *cpu, struct product *p)
-{
-    dnnl_memory_desc_t a = describe(p->M, p->K, p->a_row, p->a_column), b = describe(p->K, p->N, p->b_row, p->b_column),
-                       c = describe(p->M, p->N, p->c_row, 1), bias = describe(1, p->N, p->N, 1);
-    dnnl_matmul_desc_t operation;
-    dnnl_primitive_attr_t attributes;
-    dnnl_primitive_desc_t description;
-    dnnl_post_ops_t after;
-    check(dnnl_matmul_desc_init(&operation, &a, &b, p->bias ? &bias : NULL, &c), "describing a product");
-    check(dnnl_primitive_attr_create(&attributes), "making attributes");
-    check(dnnl_post_ops_create(&after), "making post-operations");
-    if (p->accumulate) check(dnnl_post_ops_append_sum(after, 1.0f), "adding a sum");
-    check(dnnl_primitive_attr_set_post_ops(attributes, after), "setting post-operations");
-    check(dnnl_primitive_desc_create(&description, &operation, attributes, cpu->engine, NULL), "choosing a product");
-    check(dnnl_primitive_create(&p->primitive, description), "making a product");
-    p->a = unbound_memory(cpu, &a);
-    p->b = unbound_memory(cpu, &b);
-    p->c = unbound_memory(cpu, &c);
-    p->bias_memory = p->bias ? unbound_memory(cpu, &bias) : NULL;
-    dnnl_primitive_desc_destroy(description);
-    dnnl_post_ops_destroy(after);
-    dnnl_primitive_attr_destroy(attributes);
-}
-
-/* The cached product of this shape; the one unused longest makes room when the cache is full. */
-static struct product *product_for(struct cpu_device *cpu, const struct product *shape)
-{
-    struct product *oldest = &cpu->products[0];
-    for (int i = 0; i < cpu->product_count; i++) {
-        struct product *p = &cpu->products[i];
-        if (p->M == shape->M && p->N == shape->N && p->K == shape->K && p->a_row == shape->a_row &&
-            p->a_column == shape->a_column && p->b_row == shape->b_row && p->b_column == shape->b_column &&
-            p->c_row == shape->c_row && p->bias == shape->bias && p->accumulate == shape->accumulate)
-            return p;
-        if (p->last_use < oldest->last_use) oldest = p;
+    struct rows rows = {.count = l->T};
+    if (l->wanted) {
+        rows.row = memory_new((size_t)l->T, sizeof *rows.row, "wanted rows");
+        rows.count = 0;
+        for (int64_t t = 0; t < l->T; t++)
+            if (l->wanted[t] != 0) rows.row[rows.count++] = t;
     }
-    struct product *slot = oldest;
-    if (cpu->product_count < PRODUCTS_CACHED)
-        slot = &cpu->products[cpu->product_count++];
+    if (rows.row && rows.count == l->T) {
+        memory_free(rows.row);
+        rows.row = NULL;
+    }
+    int64_t most = CHUNK_FLOATS / (l->in + l->out), threads = omp_get_max_threads();
+    most = most < 16 ? 16 : most > CHUNK_ROWS_MOST ? CHUNK_ROWS_MOST : most;
+    int64_t rounds = (rows.count + most * threads - 1) / (most * threads); /* all threads have as much to do */
+    rows.chunk = rounds ? (rows.count + rounds * threads - 1) / (rounds * threads) : 1;
+    rows.chunks = (rows.count + rows.chunk - 1) / rows.chunk;
+    return rows;
+}
+
+static size_t workspace_count(const struct linear *l, const struct rows *rows)
+{
+    return (size_t)(2 * rows->chunk * (l->in + l->out) + (int64_t)(l->in + 1) * l->out);
+}
+
+static struct workspace workspace_at(const struct linear *l, const struct rows *rows, float *memory)
+{
+    struct workspace w = {.d_weight = memory, .d_bias = memory + (int64_t)l->in * l->out};
+    w.x = w.d_bias + l->out, w.d_x = w.x + rows->chunk * l->in;
+    w.y = w.d_x + rows->chunk * l->in, w.d_y = w.y + rows->chunk * l->out;
+    return w;
+}
+
+static void gather(const float *matrix, int64_t stride, const int64_t *row, int64_t rows, int columns, float *dense)
+{
+    for (int64_t i = 0; i < rows; i++) memcpy(dense + i * columns, matrix + row[i] * stride, (size_t)columns * sizeof *dense);
+}
+
+static struct chunk chunk_of(const struct linear *l, const struct rows *rows, int64_t index, const struct workspace *w)
+{
+    struct chunk c = {.first = index * rows->chunk};
+    c.rows = rows->count - c.first < rows->chunk ? rows->count - c.first : rows->chunk;
+    if (rows->row) {
+        c.x = w->x, c.x_stride = l->in, c.y = w->y, c.y_stride = l->out;
+        gather(l->x, l->x_stride, rows->row + c.first, c.rows, l->in, w->x);
+    } else {
+        c.x = l->x + c.first * l->x_stride, c.x_stride = l->x_stride;
+        c.y = l->y + c.first * l->y_stride, c.y_stride = l->y_stride;
+    }
+    return c;
+}
+
+/* Bias and tanh of one row; `to` may be `from`. */
+static void finish_row(const struct linear *l, const float *from, float *to)
+{
+#pragma omp simd
+    for (int j = 0; j < l->tanh_columns; j++) to[j] = vector_tanh(from[j] + l->bias[j]);
+#pragma omp simd
+    for (int j = l->tanh_columns; j < l->out; j++) to[j] = from[j] + l->bias[j];
+}
+
+static void chunk_forward(const struct linear *l, const struct rows *rows, int64_t index, const struct workspace *w)
+{
+    struct chunk c = chunk_of(l, rows, index, w);
+    if (l->careful)
+        cpu_multiply_careful(c.rows, l->out, l->in, c.x, c.x_stride, l->weight, l->weight_stride, c.y, c.y_stride);
     else
-        product_destroy(slot);
-    *slot = *shape;
-    product_create(cpu, slot);
-    return slot;
-}
-
-/* c = a b (+ bias), or c += a b. */
-static void multiply(struct device *device, const struct product *shape, const float *a, const float *b, const float *bias,
-                     float *c)
-{
-    struct cpu_device *cpu = cpu_of(device);
-    struct product *p = product_for(cpu, shape);
-    p->last_use = ++cpu->product_uses;
-    check(dnnl_memory_set_data_handle(p->a, (void *)a), "binding a matrix");
-    check(dnnl_memory_set_data_handle(p->b, (void *)b), "binding a matrix");
-    check(dnnl_memory_set_data_handle(p->c, c), "binding a matrix");
-    dnnl_exec_arg_t arguments[4] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}};
-    if (p->bias) {
-        check(dnnl_memory_set_data_handle(p->bias_memory, (void *)bias), "binding a bias");
-        arguments[3] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias_memory};
+        cpu_multiply('N', 'N', c.rows, l->out, l->in, 1, c.x, c.x_stride, l->weight, l->weight_stride, 0, c.y, c.y_stride);
+    for (int64_t i = 0; i < c.rows; i++) {
+        int64_t row = rows->row ? rows->row[c.first + i] : c.first + i;
+        finish_row(l, c.y + i * c.y_stride, l->y + row * l->y_stride);
     }
-    check(dnnl_primitive_execute(p->primitive, cpu->stream, p->bias ? 4 : 3, arguments), "a product");
-    check(dnnl_stream_wait(cpu->stream), "a product");
 }
 
-static void tanh_columns(float *y, int64_t T, int columns, int64_t stride)
+static void layer_forward(struct cpu_device *cpu, const struct linear *l)
+{
+    struct rows rows = rows_begin(l);
+    size_t stride;
+    float *scratch = cpu_scratch(cpu, workspace_count(l, &rows), &stride);
+#pragma omp parallel for schedule(static)
+    for (int64_t index = 0; index < rows.chunks; index++) {
+        struct workspace w = workspace_at(l, &rows, scratch + stride * (size_t)omp_get_thread_num());
+        chunk_forward(l, &rows, index, &w);
+    }
+    memory_free(rows.row);
+}
+
+/* d_y of one row, back through tanh; `to` may be d_y. */
+static void gradient_row(const struct linear *l, const float *y, const float *d_y, float *to)
+{
+#pragma omp simd
+    for (int j = 0; j < l->tanh_columns; j++) to[j] = d_y[j] * ((1.0f - y[j]) * (1.0f + y[j]));
+    if (to != d_y) memcpy(to + l->tanh_columns, d_y + l->tanh_columns, (size_t)(l->out - l->tanh_columns) * sizeof *to);
+}
+
+static void chunk_gradients(const struct linear *l, const struct linear_gradient *g, const struct rows *rows,
+                            const struct workspace *w, struct chunk *c)
+{
+    c->d_y = rows->row ? w->d_y : g->d_y + c->first * l->y_stride;
+    c->d_x = rows->row ? w->d_x : g->d_x + c->first * l->x_stride;
+    if (!rows->row && l->tanh_columns == 0) return;
+    for (int64_t i = 0; i < c->rows; i++) {
+        int64_t at = (rows->row ? rows->row[c->first + i] : c->first + i) * l->y_stride;
+        gradient_row(l, l->y + at, g->d_y + at, c->d_y + i * c->y_stride);
+    }
+}
+
+/* Rows of d_x to their places; `add`: to what is there. */
+static void scatter(const struct linear *l, const float *d_x, const int64_t *row, int64_t rows, bool add, float *to)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        const float *from = d_x + i * l->in;
+        float *place = to + row[i] * l->x_stride;
+        if (!add) memcpy(place, from, (size_t)l->in * sizeof *place);
+        if (!add) continue;
+#pragma omp simd
+        for (int j = 0; j < l->in; j++) place[j] += from[j];
+    }
+}
+
+static void chunk_backward(const struct linear *l, const struct linear_gradient *g, bool add, const struct rows *rows,
+                           int64_t index, const struct workspace *w)
+{
+    struct chunk c = chunk_of(l, rows, index, w);
+    chunk_gradients(l, g, rows, w, &c);
+    cpu_multiply('T', 'N', l->in, l->out, c.rows, 1, c.x, c.x_stride, c.d_y, c.y_stride, 1, w->d_weight, l->out);
+    cpu_add_rows(c.d_y, c.rows, l->out, c.y_stride, w->d_bias);
+    if (!g->d_x) return;
+    cpu_multiply('N', 'T', c.rows, l->in, l->out, 1, c.d_y, c.y_stride, l->weight, l->weight_stride, add && !rows->row, c.d_x,
+                 c.x_stride);
+    if (rows->row) scatter(l, c.d_x, rows->row + c.first, c.rows, add, g->d_x);
+}
+
+/* Adds the threads' parts to the gradients. */
+static void add_parts(const struct linear *l, const struct linear_gradient *g, const float *scratch, size_t stride, int threads)
 {
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < T; row++) {
-        float *values = y + row * stride;
+    for (int i = 0; i <= l->in; i++) { /* the last row is the bias's */
+        float *sum = i < l->in ? g->d_weight + i * l->weight_stride : g->d_bias;
+        for (int thread = 0; thread < threads; thread++) {
+            const float *part = scratch + stride * (size_t)thread + (int64_t)i * l->out;
 #pragma omp simd
-        for (int j = 0; j < columns; j++) values[j] = vector_tanh(values[j]);
+            for (int j = 0; j < l->out; j++) sum[j] += part[j];
+        }
     }
 }
 
-static void tanh_gradient(const float *y, float *d_y, int64_t T, int columns, int64_t stride)
+static void zero_unwanted(const struct linear *l, float *d_x)
 {
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < T; row++) {
-        const float *values = y + row * stride;
-        float *gradient = d_y + row * stride;
-#pragma omp simd
-        for (int j = 0; j < columns; j++) gradient[j] *= (1.0f - values[j]) * (1.0f + values[j]);
+    for (int64_t t = 0; t < l->T; t++)
+        if (l->wanted[t] == 0) memset(d_x + t * l->x_stride, 0, (size_t)l->in * sizeof *d_x);
+}
+
+static void layer_backward(struct cpu_device *cpu, const struct linear *l, const struct linear_gradient *g, bool add)
+{
+    struct rows rows = rows_begin(l);
+    size_t stride;
+    float *scratch = cpu_scratch(cpu, workspace_count(l, &rows), &stride);
+    int threads = omp_get_max_threads();
+#pragma omp parallel num_threads(threads)
+    {
+        struct workspace w = workspace_at(l, &rows, scratch + stride * (size_t)omp_get_thread_num());
+        memset(w.d_weight, 0, (size_t)(l->in + 1) * (size_t)l->out * sizeof *w.d_weight);
+#pragma omp for schedule(static)
+        for (int64_t index = 0; index < rows.chunks; index++) chunk_backward(l, g, add, &rows, index, &w);
     }
+    add_parts(l, g, scratch, stride, threads);
+    if (rows.row && g->d_x && !add) zero_unwanted(l, g->d_x);
+    memory_free(rows.row);
+}
+
+/* The layer of some columns of y alone. */
+static struct linear columns_of(const struct linear *l, int first, int count, const float *wanted)
+{
+    struct linear part = *l;
+    int tanh_columns = l->tanh_columns - first;
+    part.out = count;
+    part.weight = l->weight + first;
+    part.bias = l->bias ? l->bias + first : NULL;
+    part.y = l->y + first;
+    part.tanh_columns = tanh_columns < 0 ? 0 : tanh_columns < count ? tanh_columns : count;
+    part.wanted = wanted;
+    return part;
+}
+
+static bool one_for_all_columns(const struct linear *l)
+{
+    return l->other_columns == 0 || l->other_wanted == l->wanted;
 }
 
 void cpu_linear_forward(struct device *device, const struct linear *l)
 {
+    struct cpu_device *cpu = cpu_of(device);
+    int others = l->out - l->other_columns;
     if (l->T == 0) return;
-    int part = l->careful ? CAREFUL_PART : l->in;
-    for (int first = 0; first < l->in; first += part) {
-        struct product shape = {.M = l->T,
-                                .N = l->out,
-                                .K = l->in - first < part ? l->in - first : part,
-                                .a_row = l->x_stride,
-                                .a_column = 1,
-                                .b_row = l->weight_stride,
-                                .b_column = 1,
-                                .c_row = l->y_stride,
-                                .bias = first == 0 && l->bias,
-                                .accumulate = first > 0};
-        multiply(device, &shape, l->x + first, l->weight + first * l->weight_stride, l->bias, l->y);
+    if (one_for_all_columns(l)) {
+        layer_forward(cpu, l);
+        return;
     }
-    if (l->tanh_columns) tanh_columns(l->y, l->T, l->tanh_columns, l->y_stride);
+    struct linear first = columns_of(l, 0, others, l->wanted), second = columns_of(l, others, l->other_columns, l->other_wanted);
+    layer_forward(cpu, &first);
+    layer_forward(cpu, &second);
 }
 
 void cpu_linear_backward(struct device *device, const struct linear *l, const struct linear_gradient *g)
 {
+    struct cpu_device *cpu = cpu_of(device);
+    int others = l->out - l->other_columns;
     if (l->T == 0) return;
-    if (l->tanh_columns) tanh_gradient(l->y, g->d_y, l->T, l->tanh_columns, l->y_stride);
-    struct product to_weight = {.M = l->in,
-                                .N = l->out,
-                                .K = l->T,
-                                .a_row = 1,
-                                .a_column = l->x_stride,
-                                .b_row = l->y_stride,
-                                .b_column = 1,
-                                .c_row = l->weight_stride,
-                                .accumulate = 1};
-    multiply(device, &to_weight, l->x, g->d_y, NULL, g->d_weight);
-    cpu_column_sums(g->d_y, l->T, l->out, l->y_stride, g->d_bias);
-    if (!g->d_x) return;
-    struct product to_input = {.M = l->T,
-                               .N = l->in,
-                               .K = l->out,
-                               .a_row = l->y_stride,
-                               .a_column = 1,
-                               .b_row = 1,
-                               .b_column = l->weight_stride,
-                               .c_row = l->x_stride};
-    multiply(device, &to_input, g->d_y, l->weight, NULL, g->d_x);
+    if (one_for_all_columns(l)) {
+        layer_backward(cpu, l, g, false);
+        return;
+    }
+    struct linear first = columns_of(l, 0, others, l->wanted), second = columns_of(l, others, l->other_columns, l->other_wanted);
+    layer_backward(cpu, &first, g, false);
+    layer_backward(cpu, &second,
+                   &(struct linear_gradient){
+                       .d_y = g->d_y + others, .d_x = g->d_x, .d_weight = g->d_weight + others, .d_bias = g->d_bias + others},
+                   true);
 }
 
 enum { SUM_COLUMNS = 64, SUM_ROWS = 128 };
 
+/* The sums of up to SUM_COLUMNS columns. */
+static void add_columns(const float *x, int64_t T, int64_t stride, int width, float *sums)
+{
+    double total[SUM_COLUMNS] = {0};
+    for (int64_t begin = 0; begin < T; begin += SUM_ROWS) {
+        int64_t end = begin + SUM_ROWS < T ? begin + SUM_ROWS : T;
+        float part[SUM_COLUMNS] = {0};
+        for (int64_t row = begin; row < end; row++) {
+            const float *values = x + row * stride;
+#pragma omp simd
+            for (int j = 0; j < width; j++) part[j] += values[j];
+        }
+        for (int j = 0; j < width; j++) total[j] += (double)part[j];
+    }
+    for (int j = 0; j < width; j++) sums[j] += (float)total[j];
+}
+
+static int sum_width(int columns, int first)
+{
+    return columns - first < SUM_COLUMNS ? columns - first : SUM_COLUMNS;
+}
+
+void cpu_add_rows(const float *x, int64_t T, int columns, int64_t stride, float *sums)
+{
+    for (int first = 0; first < columns; first += SUM_COLUMNS)
+        add_columns(x + first, T, stride, sum_width(columns, first), sums + first);
+}
+
 void cpu_column_sums(const float *x, int64_t T, int columns, int64_t stride, float *sums)
 {
 #pragma omp parallel for schedule(static)
-    for (int first = 0; first < columns; first += SUM_COLUMNS) {
-        int width = columns - first < SUM_COLUMNS ? columns - first : SUM_COLUMNS;
-        double total[SUM_COLUMNS] = {0};
-        for (int64_t begin = 0; begin < T; begin += SUM_ROWS) {
-            int64_t end = begin + SUM_ROWS < T ? begin + SUM_ROWS : T;
-            float part[SUM_COLUMNS] = {0};
-            for (int64_t row = begin; row < end; row++) {
-                const float *values = x + row * stride + first;
-#pragma omp simd
-                for (int j = 0; j < width; j++) part[j] += values[j];
-            }
-            for (int j = 0; j < width; j++) total[j] += (double)part[j];
-        }
-        for (int j = 0; j < width; j++) sums[first + j] += (float)total[j];
-    }
+    for (int first = 0; first < columns; first += SUM_COLUMNS)
+        add_columns(x + first, T, stride, sum_width(columns, first), sums + first);
 }

@@ -58,6 +58,7 @@ void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
     float *scratch = cpu_scratch(cpu_of(device), (size_t)n->D, &stride);
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < n->T; t++) {
+        if (n->wanted && n->wanted[t] == 0) continue;
         float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = n->Y + t * n->D;
         normalise(n, t, row);
 #pragma omp simd
@@ -89,6 +90,7 @@ static void block_gradient(const struct add_norm *n, const struct add_norm_gradi
     size_t bytes = (size_t)n->D * sizeof *row;
     memset(part, 0, 2 * bytes);
     for (int64_t t = block * ROWS_PER_BLOCK; t < end; t++) {
+        if (n->wanted && n->wanted[t] == 0) continue;
         row_gradient(n, g->d_Y + t * n->D, t, row, part);
         if (g->d_b) memcpy(g->d_b + t * n->b_stride, row, bytes);
         if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, n->D, row);

@@ -42,10 +42,11 @@ static double window_errors(const struct readout *r, int b, double *error, doubl
     const struct device_windows *w = r->windows;
     double sum = 0, plain_sum = 0, probed = 0;
     for (int64_t i = (int64_t)b * r->L; i < (int64_t)(b + 1) * r->L; i++) {
-        double off = (double)w->target[i] - (double)r->reconstruction[i], square = (double)w->probed[i] * off * off;
-        sum += square * (double)w->weight[i];
-        plain_sum += square;
-        probed += (double)w->probed[i];
+        if (w->probed[i] == 0) continue;
+        double off = (double)w->target[i] - (double)r->reconstruction[i];
+        sum += off * off * (double)w->weight[i];
+        plain_sum += off * off;
+        probed++;
     }
     *error = probed > 0 ? sum / probed : 0;
     *plain = probed > 0 ? plain_sum / probed : 0;
@@ -57,7 +58,8 @@ void cpu_readout_forward(struct device *device, const struct readout *r)
     double error_sum = 0, plain_sum = 0;
     (void)device;
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < (int64_t)r->B * r->L; row++) r->reconstruction[row] = readout_row(r, r->X + row * r->D);
+    for (int64_t row = 0; row < (int64_t)r->B * r->L; row++)
+        if (!r->wanted || r->wanted[row] != 0) r->reconstruction[row] = readout_row(r, r->X + row * r->D);
     for (int b = 0; b < r->B; b++) {
         double error, plain;
         window_errors(r, b, &error, &plain);

@@ -85,15 +85,29 @@ static void error_weights(const struct device_windows *w, const struct masking *
     }
 }
 
+/* What attention sees when hidden keys have no weight: the visible steps, or, with none visible, all. */
+static void mark_seen(const struct device_windows *w, int64_t row, int n)
+{
+    bool all = true;
+    for (int i = 0; i < w->L; i++) all = all && w->hidden[row + i] != 0;
+    for (int i = 0; i < w->L; i++) {
+        w->seen[row + i] = all || w->hidden[row + i] == 0;
+        w->live[row + i] = i < n || w->seen[row + i] != 0;
+    }
+}
+
 void cpu_prepare_windows(struct device *device, struct device_windows *w, const struct masking *masking)
 {
-    if (masking->mode == MASKING_GIVEN) return;
     size_t stride;
     float *scratch = cpu_scratch(cpu_of(device), (size_t)w->L * 4, &stride);
 #pragma omp parallel for schedule(static)
     for (int b = 0; b < w->B; b++) {
         int64_t row = (int64_t)b * w->L;
         int n = w->length[b];
+        if (masking->mode == MASKING_GIVEN) {
+            mark_seen(w, row, n);
+            continue;
+        }
         centre_magnitudes(w, row, n);
         for (int i = 0; i < w->L; i++) {
             w->probed[row + i] = 0;
@@ -103,5 +117,6 @@ void cpu_prepare_windows(struct device *device, struct device_windows *w, const 
         if (masking->mode == MASKING_DRAWN)
             draw_masks(w, masking, b, n, (uint32_t *)(scratch + stride * (size_t)omp_get_thread_num()));
         error_weights(w, masking, row, n);
+        mark_seen(w, row, n);
     }
 }
