@@ -212,7 +212,7 @@ static void dropout_drops_its_share(void **state)
     error_sum(&without, B, false);
     int dropped = 0, all = B * L * config.width;
     for (int i = 0; i < all; i++) {
-        float there = with.encoder->X[0][i], expected = without.encoder->X[0][i] / 0.7f;
+        float there = ((float *)with.encoder->X[0])[i], expected = ((float *)without.encoder->X[0])[i] / 0.7f;
         dropped += there == 0;
         assert_true(there == 0 || fabs((double)there - (double)expected) < 1e-5);
     }

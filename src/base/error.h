@@ -6,6 +6,11 @@
 #ifndef ASTROMER_BASE_ERROR_H
 #define ASTROMER_BASE_ERROR_H
 
+#ifdef __cplusplus
+extern "C" {
+#define _Noreturn [[noreturn]]
+#endif
+
 /* The status values are the exit statuses of the program. */
 enum status { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
@@ -34,6 +39,10 @@ _Noreturn void fatal(const char *file, int line, const char *format, ...) __attr
 #define ASSERT(condition) ((void)0)
 #else
 #define ASSERT(condition) CHECK(condition, "assertion failed: %s", #condition)
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif

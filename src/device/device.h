@@ -5,8 +5,9 @@
  *
  * Letters, here and everywhere: B windows, L steps of a window, T = B L rows, D model width, H heads, F feed-forward width,
  * M blocks, N elements of the flat parameter buffer. All matrices are row-major; `_stride` is in elements from row to row.
- * All pointers in the argument structs are device memory unless the comment says host. Everything is float32 in memory at
- * precision fp32; a device may compute its products at the run's precision.
+ * All pointers in the argument structs are device memory unless the comment says host. `void *` are activations and their
+ * gradients: elements of device->activation_bytes, float32 or, on some devices at precision bf16, bfloat16. Everything else is
+ * float32. Products are computed at the run's precision.
  *
  * Every operation *enqueues*: it may return before the work is done; work is done in the order in which it was enqueued. Only
  * download and wait wait for it. Nothing here is collective. Results "overwrite" their outputs; gradients of parameters
@@ -24,8 +25,9 @@
 
 struct device {
     const struct device_operations *operations;
-    int threads;    /* cpu: OpenMP threads in use */
-    char name[128]; /* for people: processor or card */
+    int threads;             /* cpu: OpenMP threads in use */
+    size_t activation_bytes; /* of one element */
+    char name[128];          /* for people: processor or card */
 };
 
 /* Opens the device of a run for one rank. kind DEVICE_AUTO takes the GPU with index local_rank, else the CPU. threads 0: this
@@ -33,6 +35,12 @@ struct device {
  * precision that this build or machine lacks is STATUS_FAILED and says so. */
 int device_open(struct device **device, int kind, int precision, int threads, int local_rank, int sharers, struct error *error);
 void device_close(struct device *device); /* NULL is fine */
+
+/* Element `count` of activations. */
+static inline void *activation_at(const struct device *device, const void *activations, int64_t count)
+{
+    return (char *)activations + count * (int64_t)device->activation_bytes;
+}
 
 /* A batch of windows on the device. The first five are uploaded (see survey/windows.h), the rest derived by embed_forward, or
  * given with MASKING_GIVEN. */
@@ -69,10 +77,10 @@ struct embed {
     double pe_base;
     const float *token, *weight, *bias; /* 1 or NULL, D, D */
     struct dropout dropout;
-    float *X; /* B L x D, overwritten */
+    void *X; /* B L x D, overwritten */
 };
 struct embed_gradient {
-    const float *d_X;                   /* B L x D */
+    const void *d_X;                    /* B L x D */
     float *d_token, *d_weight, *d_bias; /* accumulated into */
 };
 
@@ -84,12 +92,12 @@ struct embed_gradient {
 struct linear {
     int64_t T;
     int in, out;
-    const float *x; /* T x in */
+    const void *x; /* T x in */
     int64_t x_stride;
     const float *weight; /* in x out */
     int64_t weight_stride;
     const float *bias; /* out, or NULL */
-    float *y;          /* T x out */
+    void *y;           /* T x out */
     int64_t y_stride;
     int tanh_columns;
     bool careful; /* forward sums in double, to tell rounding from errors */
@@ -100,8 +108,8 @@ struct linear {
 /* d_x (NULL: not wanted) is overwritten, with 0 where no column of y is wanted; d_weight (stride of weight) and d_bias are
  * accumulated into. Where forward applied tanh, d_y is first multiplied in place by 1 - y^2: it is clobbered. */
 struct linear_gradient {
-    float *d_y; /* T x out, stride of y */
-    float *d_x; /* T x in, stride of x */
+    void *d_y; /* T x out, stride of y */
+    void *d_x; /* T x in, stride of x */
     float *d_weight, *d_bias;
 };
 
@@ -112,13 +120,13 @@ struct attention {
     int B, L, D, H;
     int mask; /* enum mask_format */
     double alpha;
-    const float *hidden;    /* B x L */
-    const float *Q, *K, *V; /* B L x D */
-    int64_t stride;         /* of Q, K and V */
-    float *Z;               /* B L x D, dense */
-    float *saved;           /* attention_saved_count floats that backward needs; the device's own layout */
-    const float *wanted;    /* queries */
-    const float *keys;      /* rows of K and V that are there: `seen` where attention_sees_visible_only, else NULL */
+    const float *hidden;   /* B x L */
+    const void *Q, *K, *V; /* B L x D */
+    int64_t stride;        /* of Q, K and V */
+    void *Z;               /* B L x D, dense */
+    float *saved;          /* attention_saved_count floats that backward needs; the device's own layout */
+    const float *wanted;   /* queries */
+    const float *keys;     /* rows of K and V that are there: `seen` where attention_sees_visible_only, else NULL */
 };
 /* Where alpha makes the weight of a hidden key exactly zero in float32, the visible keys are all there is to see. */
 static inline bool attention_sees_visible_only(int mask, double alpha)
@@ -126,24 +134,24 @@ static inline bool attention_sees_visible_only(int mask, double alpha)
     return mask == MASK_K && alpha <= -1e4; /* exp(-1e4 + any score) is 0 */
 }
 struct attention_gradient {
-    const float *d_Z;       /* B L x D, dense */
-    float *d_Q, *d_K, *d_V; /* B L x D, stride of Q, overwritten */
+    const void *d_Z;       /* B L x D, dense */
+    void *d_Q, *d_K, *d_V; /* B L x D, stride of Q, overwritten */
 };
 
 /* Y = LayerNorm(dropout(a) + b), epsilon 1e-6, over D. b may be NULL. Y must not overlap a or b: backward reads them. */
 struct add_norm {
     int64_t T;
     int D;
-    const float *a, *b;
+    const void *a, *b;
     int64_t a_stride, b_stride;
     struct dropout dropout;
     const float *gain, *bias;
-    float *Y; /* T x D, dense */
+    void *Y; /* T x D, dense */
     const float *wanted;
 };
 struct add_norm_gradient {
-    const float *d_Y;       /* T x D, dense */
-    float *d_a, *d_b;       /* strides of a and b, overwritten; d_b NULL with b NULL. d_a may be d_Y */
+    const void *d_Y;        /* T x D, dense */
+    void *d_a, *d_b;        /* strides of a and b, overwritten; d_b NULL with b NULL. d_a may be d_Y */
     float *d_gain, *d_bias; /* accumulated into */
 };
 
@@ -151,7 +159,7 @@ struct add_norm_gradient {
  * (astromer.md "Loss": e_i; 0 where nothing is probed). */
 struct readout {
     int B, L, D;
-    const float *X; /* B L x D */
+    const void *X; /* B L x D */
     const float *gain, *norm_bias, *weight, *bias;
     const struct device_windows *windows; /* target, probed, weight */
     float *reconstruction;                /* B x L, overwritten */
@@ -164,7 +172,7 @@ struct readout {
 enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTAL_STOP, TOTAL_SAVE, TOTALS };
 /* Gradient of sum_i e_i. */
 struct readout_gradient {
-    float *d_X;                                      /* B L x D, overwritten */
+    void *d_X;                                       /* B L x D, overwritten */
     float *d_gain, *d_norm_bias, *d_weight, *d_bias; /* accumulated into */
 };
 
@@ -173,7 +181,7 @@ enum pooling { POOL_MEAN, POOL_MAX };
 struct pool {
     int B, L, D;
     int pooling;
-    const float *X;        /* B L x D */
+    const void *X;         /* B L x D */
     const int32_t *length; /* B; 0 gives zeros */
     float *pooled;         /* B x D */
     int64_t pooled_stride;
@@ -219,6 +227,9 @@ struct device_operations {
     void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
     void (*wait)(struct device *device);
 
+    /* The flat parameter buffer (N floats) of the operations that follow; again whenever it has changed. A device whose products
+     * take another number format makes its copy now. */
+    void (*use_parameters)(struct device *device, const float *parameters, int64_t N);
     void (*embed_forward)(struct device *device, const struct embed *embed);
     void (*embed_backward)(struct device *device, const struct embed *embed, const struct embed_gradient *gradient);
     void (*linear_forward)(struct device *device, const struct linear *linear);

@@ -28,6 +28,11 @@ static float *take_floats(struct arena *arena, size_t count)
     return take(arena, count, sizeof(float));
 }
 
+static void *take_activations(const struct encoder *e, struct arena *arena, size_t count)
+{
+    return take(arena, count, e->device->activation_bytes);
+}
+
 static void lay_out_windows(struct device_windows *w, struct arena *arena, size_t B, size_t T)
 {
     float **fields[] = {&w->magnitude, &w->error,  &w->target, &w->probed, &w->hidden,
@@ -42,14 +47,14 @@ static void lay_out_windows(struct device_windows *w, struct arena *arena, size_
 static void lay_out_block(struct encoder *e, struct block_activations *a, struct arena *arena, size_t T)
 {
     size_t D = (size_t)e->table->model.width;
-    a->P = take_floats(arena, T * (size_t)e->view[0].in_columns);
+    a->P = take_activations(e, arena, T * (size_t)e->view[0].in_columns);
     size_t saved = e->device->operations->attention_saved_count(e->device, e->capacity, e->L, (int)D, e->table->model.heads);
     a->saved = e->training ? take_floats(arena, saved) : NULL;
-    a->Z = take_floats(arena, T * D);
-    a->merged = take_floats(arena, T * D);
-    a->Y = take_floats(arena, T * D);
-    a->G = take_floats(arena, T * (size_t)e->view[0].ffn_columns);
-    a->F = take_floats(arena, T * D);
+    a->Z = take_activations(e, arena, T * D);
+    a->merged = take_activations(e, arena, T * D);
+    a->Y = take_activations(e, arena, T * D);
+    a->G = take_activations(e, arena, T * (size_t)e->view[0].ffn_columns);
+    a->F = take_activations(e, arena, T * D);
 }
 
 static void lay_out(struct encoder *e, struct arena *arena)
@@ -57,7 +62,7 @@ static void lay_out(struct encoder *e, struct arena *arena)
     size_t T = (size_t)e->capacity * (size_t)e->L, D = (size_t)e->table->model.width;
     int M = e->table->model.blocks;
     lay_out_windows(&e->windows, arena, (size_t)e->capacity, T);
-    for (int i = 0; i <= M; i++) e->X[i] = take_floats(arena, T * D);
+    for (int i = 0; i <= M; i++) e->X[i] = take_activations(e, arena, T * D);
     for (int i = 0; i < M; i++)
         if (i == 0 || e->training)
             lay_out_block(e, &e->block[i], arena, T);
@@ -66,10 +71,10 @@ static void lay_out(struct encoder *e, struct arena *arena)
     e->reconstruction = take_floats(arena, T);
     e->window_error = take_floats(arena, (size_t)e->capacity);
     if (!e->training) return;
-    e->d_X = take_floats(arena, T * D);
-    e->d_Y = take_floats(arena, T * D);
-    e->d_P = take_floats(arena, T * (size_t)e->view[0].in_columns);
-    e->d_G = take_floats(arena, T * (size_t)e->view[0].ffn_columns);
+    e->d_X = take_activations(e, arena, T * D);
+    e->d_Y = take_activations(e, arena, T * D);
+    e->d_P = take_activations(e, arena, T * (size_t)e->view[0].in_columns);
+    e->d_G = take_activations(e, arena, T * (size_t)e->view[0].ffn_columns);
 }
 
 static struct encoder *encoder_shape(struct device *device, const struct parameter_table *table, int capacity, int L,
@@ -202,7 +207,7 @@ static struct linear project_of(const struct encoder *e, int i, const float *w, 
 static struct attention attention_of(const struct encoder *e, int i, const struct pass *pass)
 {
     const struct model_config *model = &e->table->model;
-    const float *P = e->block[i].P;
+    const void *P = e->block[i].P;
     return (struct attention){.B = e->windows.B,
                               .L = e->L,
                               .D = model->width,
@@ -211,8 +216,8 @@ static struct attention attention_of(const struct encoder *e, int i, const struc
                               .alpha = model->alpha,
                               .hidden = e->windows.hidden,
                               .Q = P,
-                              .K = P + e->view[i].key_column,
-                              .V = P + e->view[i].key_column + model->width,
+                              .K = activation_at(e->device, P, e->view[i].key_column),
+                              .V = activation_at(e->device, P, e->view[i].key_column + model->width),
                               .stride = e->view[i].in_columns,
                               .Z = e->block[i].Z,
                               .saved = e->training ? e->block[i].saved : NULL,
@@ -246,7 +251,7 @@ static struct add_norm norm1_of(const struct encoder *e, int i, const float *w, 
                              .D = D,
                              .a = e->block[i].merged,
                              .a_stride = D,
-                             .b = e->table->model.leak ? e->block[i].P + D : NULL,
+                             .b = e->table->model.leak ? activation_at(e->device, e->block[i].P, D) : NULL,
                              .b_stride = v->in_columns,
                              .dropout = dropout_at(e, pass, 1 + 2 * i),
                              .gain = w + v->norm1_gain,
@@ -300,7 +305,7 @@ static struct add_norm norm2_of(const struct encoder *e, int i, const float *w, 
                              .D = D,
                              .a = e->block[i].F,
                              .a_stride = D,
-                             .b = e->table->model.leak ? e->block[i].G + F : NULL,
+                             .b = e->table->model.leak ? activation_at(e->device, e->block[i].G, F) : NULL,
                              .b_stride = v->ffn_columns,
                              .dropout = dropout_at(e, pass, 2 + 2 * i),
                              .gain = w + v->norm2_gain,
@@ -347,6 +352,7 @@ void encoder_forward(struct encoder *e, const float *w, const struct pass *pass,
 {
     struct embed embed = embed_of(e, w, pass);
     struct readout readout = readout_of(e, w, pass, totals);
+    e->device->operations->use_parameters(e->device, w, e->table->total);
     e->device->operations->embed_forward(e->device, &embed);
     for (int i = 0; i < e->table->model.blocks; i++) block_forward(e, i, w, pass);
     e->device->operations->readout_forward(e->device, &readout);
@@ -366,7 +372,7 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
     o->add_norm_backward(e->device, &norm2,
                          &(struct add_norm_gradient){.d_Y = e->d_X,
                                                      .d_a = e->d_X,
-                                                     .d_b = leak ? e->d_G + F : NULL,
+                                                     .d_b = leak ? activation_at(e->device, e->d_G, F) : NULL,
                                                      .d_gain = g + v->norm2_gain,
                                                      .d_bias = g + v->norm2_bias});
     o->linear_backward(
@@ -378,15 +384,17 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
     o->add_norm_backward(e->device, &norm1,
                          &(struct add_norm_gradient){.d_Y = e->d_Y,
                                                      .d_a = e->d_Y,
-                                                     .d_b = leak ? e->d_P + D : NULL,
+                                                     .d_b = leak ? activation_at(e->device, e->d_P, D) : NULL,
                                                      .d_gain = g + v->norm1_gain,
                                                      .d_bias = g + v->norm1_bias});
     o->linear_backward(
         e->device, &merge,
         &(struct linear_gradient){.d_y = e->d_Y, .d_x = e->d_X, .d_weight = g + v->merge_weight, .d_bias = g + v->merge_bias});
     o->attention_backward(e->device, &attention,
-                          &(struct attention_gradient){
-                              .d_Z = e->d_X, .d_Q = e->d_P, .d_K = e->d_P + v->key_column, .d_V = e->d_P + v->key_column + D});
+                          &(struct attention_gradient){.d_Z = e->d_X,
+                                                       .d_Q = e->d_P,
+                                                       .d_K = activation_at(e->device, e->d_P, v->key_column),
+                                                       .d_V = activation_at(e->device, e->d_P, v->key_column + D)});
     o->linear_backward(
         e->device, &project,
         &(struct linear_gradient){.d_y = e->d_P, .d_x = e->d_X, .d_weight = g + v->in_weight, .d_bias = g + v->in_bias});

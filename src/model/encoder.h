@@ -9,15 +9,15 @@
 #include "device/device.h"
 #include "model/parameters.h"
 
-/* The activations of one block; T = B L rows. */
+/* The activations of one block (device.h says of what numbers); T = B L rows. */
 struct block_activations {
-    float *P;      /* T x in_columns: query (, leak1), key, value */
-    float *saved;  /* what attention's backward needs */
-    float *Z;      /* T x D: the heads' outputs */
-    float *merged; /* T x D */
-    float *Y;      /* T x D */
-    float *G;      /* T x ffn_columns: tanh(ffn1) (, leak2) */
-    float *F;      /* T x D */
+    void *P;      /* T x in_columns: query (, leak1), key, value */
+    float *saved; /* what attention's backward needs */
+    void *Z;      /* T x D: the heads' outputs */
+    void *merged; /* T x D */
+    void *Y;      /* T x D */
+    void *G;      /* T x ffn_columns: tanh(ffn1) (, leak2) */
+    void *F;      /* T x D */
 };
 
 struct encoder {
@@ -26,11 +26,11 @@ struct encoder {
     int capacity, L;                 /* windows that fit */
     bool training;                   /* backward is possible */
     struct device_windows windows;   /* of the last upload */
-    float **X;                       /* M + 1: input embedding and each block's output, T x D */
+    void **X;                        /* M + 1: input embedding and each block's output, T x D */
     struct block_activations *block; /* M; without training all entries share their memory */
     struct block_view *view;         /* M */
     float *reconstruction, *window_error;
-    float *d_X, *d_Y, *d_P, *d_G; /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
+    void *d_X, *d_Y, *d_P, *d_G; /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
     void *arena;
     size_t arena_bytes;
 };

@@ -115,11 +115,11 @@ static void head_begin(struct head *h, const struct attention *a, int index, flo
     h->uniform = a->mask == MASK_K && a->alpha <= ALPHA_SWALLOWS && all_hidden(h->hidden, L);
     int64_t at = h->row * a->stride + h->column;
     h->in_place = h->queries.count == L;
-    h->Q = h->in_place ? a->Q + at : h->gathered[0];
+    h->Q = h->in_place ? (const float *)a->Q + at : h->gathered[0];
     h->q_stride = h->in_place ? a->stride : dh;
-    if (!h->in_place) gather(a->Q + at, a->stride, &h->queries, dh, h->gathered[0]);
-    gather(a->K + at, a->stride, &h->keys, dh, h->K);
-    gather(a->V + at, a->stride, &h->keys, dh, h->V);
+    if (!h->in_place) gather((const float *)a->Q + at, a->stride, &h->queries, dh, h->gathered[0]);
+    gather((const float *)a->K + at, a->stride, &h->keys, dh, h->K);
+    gather((const float *)a->V + at, a->stride, &h->keys, dh, h->V);
     centre_rows(h->K, h->keys.count, dh, h->mean);
     centre_rows(h->V, h->keys.count, dh, h->mean);
 }
@@ -172,7 +172,7 @@ size_t cpu_attention_saved_count(struct device *device, int B, int L, int D, int
 static void head_values(const struct head *h)
 {
     int queries = h->queries.count, keys = h->keys.count, dh = h->dh;
-    float *place = h->a->Z + h->row * h->a->D + h->column, *Z = h->in_place ? place : h->gathered[1];
+    float *place = (float *)h->a->Z + h->row * h->a->D + h->column, *Z = h->in_place ? place : h->gathered[1];
     int64_t stride = h->in_place ? h->a->D : dh;
     for (int q = 0; q < queries; q++) memcpy(Z + q * stride, h->mean, (size_t)dh * sizeof *Z);
     for (int first = 0; first < keys; first += KEYS_PER_SUM) {
@@ -207,8 +207,8 @@ static void head_backward(const struct head *h, const struct attention_gradient 
     const struct attention *a = h->a;
     int queries = h->queries.count, keys = h->keys.count, dh = h->dh;
     int64_t at = h->row * a->stride + h->column, z_stride = h->in_place ? a->D : dh;
-    const float *d_Z = g->d_Z + h->row * a->D + h->column;
-    float *d_Q = h->in_place ? g->d_Q + at : h->gathered[2];
+    const float *d_Z = (const float *)g->d_Z + h->row * a->D + h->column;
+    float *d_Q = h->in_place ? (float *)g->d_Q + at : h->gathered[2];
     if (!h->in_place) {
         gather(d_Z, a->D, &h->queries, dh, h->gathered[1]);
         d_Z = h->gathered[1];
@@ -218,9 +218,9 @@ static void head_backward(const struct head *h, const struct attention_gradient 
     softmax_gradient(h);
     cpu_multiply('N', 'N', queries, dh, keys, 1, h->d_weights, keys, h->K, dh, 0, d_Q, h->q_stride);
     cpu_multiply('T', 'N', keys, dh, queries, 1, h->d_weights, keys, h->Q, h->q_stride, 0, h->d_K, dh);
-    if (!h->in_place) scatter(d_Q, &h->queries, dh, g->d_Q + at, a->stride);
-    scatter(h->d_K, &h->keys, dh, g->d_K + at, a->stride);
-    scatter(h->d_V, &h->keys, dh, g->d_V + at, a->stride);
+    if (!h->in_place) scatter(d_Q, &h->queries, dh, (float *)g->d_Q + at, a->stride);
+    scatter(h->d_K, &h->keys, dh, (float *)g->d_K + at, a->stride);
+    scatter(h->d_V, &h->keys, dh, (float *)g->d_V + at, a->stride);
 }
 
 /* Calls work for every (window, head), shared among the threads. */

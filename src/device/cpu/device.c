@@ -59,6 +59,11 @@ static void cpu_wait(struct device *device)
     (void)device;
 }
 
+static void cpu_use_parameters(struct device *device, const float *parameters, int64_t N)
+{
+    (void)device, (void)parameters, (void)N;
+}
+
 static const struct device_operations operations = {
     .close = cpu_close,
     .allocate = cpu_allocate,
@@ -68,6 +73,7 @@ static const struct device_operations operations = {
     .download = cpu_download,
     .copy = cpu_copy,
     .wait = cpu_wait,
+    .use_parameters = cpu_use_parameters,
     .embed_forward = cpu_embed_forward,
     .embed_backward = cpu_embed_backward,
     .linear_forward = cpu_linear_forward,
@@ -118,6 +124,7 @@ struct device *cpu_open(int threads)
     struct cpu_device *cpu = memory_zeroed(1, sizeof *cpu, "the CPU device");
     cpu->base.operations = &operations;
     cpu->base.threads = threads;
+    cpu->base.activation_bytes = sizeof(float);
     processor_name(cpu->base.name, sizeof cpu->base.name);
     omp_set_num_threads(threads);
     omp_set_dynamic(0);

@@ -29,7 +29,7 @@ static float input_magnitude(const struct embed *e, int64_t row)
 
 static void embed_row(const struct embed *e, int64_t row, const double *frequency)
 {
-    float u = input_magnitude(e, row), *X = e->X + row * e->D;
+    float u = input_magnitude(e, row), *X = (float *)e->X + row * e->D;
     double t = e->windows->time[row];
 #pragma omp simd
     for (int j = 0; j < e->D; j++) X[j] = u * e->weight[j] + e->bias[j] + vector_sine(t * frequency[j], j & 1);
@@ -43,7 +43,7 @@ void cpu_embed_forward(struct device *device, const struct embed *e)
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < (int64_t)e->windows->B * e->windows->L; row++) {
         embed_row(e, row, frequency);
-        if (e->dropout.rate > 0) cpu_dropout_row(&e->dropout, row, e->D, e->X + row * e->D);
+        if (e->dropout.rate > 0) cpu_dropout_row(&e->dropout, row, e->D, (float *)e->X + row * e->D);
     }
     memory_free(frequency);
 }
@@ -56,7 +56,7 @@ static void embed_window_gradient(const struct embed *e, const struct embed_grad
     for (int j = 0; j < 2 * D + 1; j++) part[j] = 0;
     for (int64_t row = (int64_t)b * L; row < (int64_t)(b + 1) * L; row++) {
         float u = input_magnitude(e, row), along = 0;
-        for (int j = 0; j < D; j++) gradient[j] = g->d_X[row * D + j];
+        for (int j = 0; j < D; j++) gradient[j] = ((const float *)g->d_X)[row * D + j];
         if (e->dropout.rate > 0) cpu_dropout_row(&e->dropout, row, D, gradient);
 #pragma omp simd reduction(+ : along)
         for (int j = 0; j < D; j++) {

@@ -79,8 +79,8 @@ static struct chunk chunk_of(const struct linear *l, const struct rows *rows, in
         c.x = w->x, c.x_stride = l->in, c.y = w->y, c.y_stride = l->out;
         gather(l->x, l->x_stride, rows->row + c.first, c.rows, l->in, w->x);
     } else {
-        c.x = l->x + c.first * l->x_stride, c.x_stride = l->x_stride;
-        c.y = l->y + c.first * l->y_stride, c.y_stride = l->y_stride;
+        c.x = (const float *)l->x + c.first * l->x_stride, c.x_stride = l->x_stride;
+        c.y = (float *)l->y + c.first * l->y_stride, c.y_stride = l->y_stride;
     }
     return c;
 }
@@ -103,7 +103,7 @@ static void chunk_forward(const struct linear *l, const struct rows *rows, int64
         cpu_multiply('N', 'N', c.rows, l->out, l->in, 1, c.x, c.x_stride, l->weight, l->weight_stride, 0, c.y, c.y_stride);
     for (int64_t i = 0; i < c.rows; i++) {
         int64_t row = rows->row ? rows->row[c.first + i] : c.first + i;
-        finish_row(l, c.y + i * c.y_stride, l->y + row * l->y_stride);
+        finish_row(l, c.y + i * c.y_stride, (float *)l->y + row * l->y_stride);
     }
 }
 
@@ -131,12 +131,12 @@ static void gradient_row(const struct linear *l, const float *y, const float *d_
 static void chunk_gradients(const struct linear *l, const struct linear_gradient *g, const struct rows *rows,
                             const struct workspace *w, struct chunk *c)
 {
-    c->d_y = rows->row ? w->d_y : g->d_y + c->first * l->y_stride;
-    c->d_x = rows->row ? w->d_x : g->d_x + c->first * l->x_stride;
+    c->d_y = rows->row ? w->d_y : (float *)g->d_y + c->first * l->y_stride;
+    c->d_x = rows->row ? w->d_x : (float *)g->d_x + c->first * l->x_stride;
     if (!rows->row && l->tanh_columns == 0) return;
     for (int64_t i = 0; i < c->rows; i++) {
         int64_t at = (rows->row ? rows->row[c->first + i] : c->first + i) * l->y_stride;
-        gradient_row(l, l->y + at, g->d_y + at, c->d_y + i * c->y_stride);
+        gradient_row(l, (const float *)l->y + at, (const float *)g->d_y + at, c->d_y + i * c->y_stride);
     }
 }
 
@@ -213,7 +213,7 @@ static struct linear columns_of(const struct linear *l, int first, int count, co
     part.out = count;
     part.weight = l->weight + first;
     part.bias = l->bias ? l->bias + first : NULL;
-    part.y = l->y + first;
+    part.y = (float *)l->y + first;
     part.tanh_columns = tanh_columns < 0 ? 0 : tanh_columns < count ? tanh_columns : count;
     part.wanted = wanted;
     return part;
@@ -249,10 +249,11 @@ void cpu_linear_backward(struct device *device, const struct linear *l, const st
     }
     struct linear first = columns_of(l, 0, others, l->wanted), second = columns_of(l, others, l->other_columns, l->other_wanted);
     layer_backward(cpu, &first, g, false);
-    layer_backward(cpu, &second,
-                   &(struct linear_gradient){
-                       .d_y = g->d_y + others, .d_x = g->d_x, .d_weight = g->d_weight + others, .d_bias = g->d_bias + others},
-                   true);
+    layer_backward(
+        cpu, &second,
+        &(struct linear_gradient){
+            .d_y = (float *)g->d_y + others, .d_x = g->d_x, .d_weight = g->d_weight + others, .d_bias = g->d_bias + others},
+        true);
 }
 
 enum { SUM_COLUMNS = 64, SUM_ROWS = 128 };

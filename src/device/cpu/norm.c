@@ -28,7 +28,7 @@ static struct pair pair_of(double value)
 /* (sum - mean) / deviation of one row of dropout(a) + b, into `row` (D). Returns 1 / deviation. */
 static double normalise(const struct add_norm *n, int64_t t, float *row)
 {
-    const float *a = n->a + t * n->a_stride, *b = n->b ? n->b + t * n->b_stride : NULL;
+    const float *a = (const float *)n->a + t * n->a_stride, *b = n->b ? (const float *)n->b + t * n->b_stride : NULL;
     int D = n->D;
     double sum = 0, squares = 0;
     memcpy(row, a, (size_t)D * sizeof *row);
@@ -59,7 +59,7 @@ void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < n->T; t++) {
         if (n->wanted && n->wanted[t] == 0) continue;
-        float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = n->Y + t * n->D;
+        float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = (float *)n->Y + t * n->D;
         normalise(n, t, row);
 #pragma omp simd
         for (int j = 0; j < n->D; j++) Y[j] = row[j] * n->gain[j] + n->bias[j];
@@ -91,10 +91,10 @@ static void block_gradient(const struct add_norm *n, const struct add_norm_gradi
     memset(part, 0, 2 * bytes);
     for (int64_t t = block * ROWS_PER_BLOCK; t < end; t++) {
         if (n->wanted && n->wanted[t] == 0) continue;
-        row_gradient(n, g->d_Y + t * n->D, t, row, part);
-        if (g->d_b) memcpy(g->d_b + t * n->b_stride, row, bytes);
+        row_gradient(n, (const float *)g->d_Y + t * n->D, t, row, part);
+        if (g->d_b) memcpy((float *)g->d_b + t * n->b_stride, row, bytes);
         if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, n->D, row);
-        memcpy(g->d_a + t * n->a_stride, row, bytes);
+        memcpy((float *)g->d_a + t * n->a_stride, row, bytes);
     }
 }
 

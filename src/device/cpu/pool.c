@@ -5,7 +5,7 @@
 
 static void pool_window(const struct pool *p, int b)
 {
-    const float *X = p->X + (int64_t)b * p->L * p->D;
+    const float *X = (const float *)p->X + (int64_t)b * p->L * p->D;
     float *pooled = p->pooled + b * p->pooled_stride;
     int n = p->length[b];
     for (int j = 0; j < p->D; j++) pooled[j] = n > 0 && p->pooling == POOL_MAX ? X[j] : 0;

@@ -59,7 +59,7 @@ void cpu_readout_forward(struct device *device, const struct readout *r)
     (void)device;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < (int64_t)r->B * r->L; row++)
-        if (!r->wanted || r->wanted[row] != 0) r->reconstruction[row] = readout_row(r, r->X + row * r->D);
+        if (!r->wanted || r->wanted[row] != 0) r->reconstruction[row] = readout_row(r, (const float *)r->X + row * r->D);
     for (int b = 0; b < r->B; b++) {
         double error, plain;
         window_errors(r, b, &error, &plain);
@@ -103,13 +103,13 @@ static void window_gradient(const struct readout *r, const struct readout_gradie
     double error, plain, probed = window_errors(r, b, &error, &plain);
     memset(part, 0, (3 * (size_t)r->D + 1) * sizeof *part);
     for (int64_t i = (int64_t)b * r->L; i < (int64_t)(b + 1) * r->L; i++) {
-        float *d_X = g->d_X + i * r->D;
+        float *d_X = (float *)g->d_X + i * r->D;
         if (w->probed[i] == 0) {
             memset(d_X, 0, (size_t)r->D * sizeof *d_X);
             continue;
         }
         float d = (float)(2.0 * (double)w->weight[i] * ((double)r->reconstruction[i] - (double)w->target[i]) / probed);
-        row_gradient(r, r->X + i * r->D, d, d_X, part);
+        row_gradient(r, (const float *)r->X + i * r->D, d, d_X, part);
     }
 }
 
