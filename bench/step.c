@@ -128,9 +128,7 @@ static int run(struct comm *comm, struct config *config, int64_t steps, int64_t 
     struct parameter_table *table = parameter_table_new(&config->model);
     struct windows windows = {0};
     double *seconds = memory_new((size_t)steps, sizeof *seconds, "timings");
-    if (device_open(&device, config->device, config->precision, config->threads, 0, 1, error) ||
-        trainer_new(&trainer, config, table, comm, device, error))
-        goto cleanup;
+    if (rank_device_open(&device, config, comm, error) || trainer_new(&trainer, config, table, comm, device, error)) goto cleanup;
     parameters_initialise(table, trainer->host[0], 1);
     trainer_upload(trainer, 0);
     make_windows(&windows, (int)config->train.batch, config->data.window);

@@ -47,6 +47,11 @@ void comm_barrier(struct comm *comm);
 /* Exclusive prefix sum over the ranks of one number: rank r gets the sum of the values of ranks 0 .. r-1. Collective. */
 int64_t comm_prefix_int64(struct comm *comm, int64_t value);
 
+/* From now on comm_reduce_* take device memory, and the sum of a bucket waits for the work that is on `stream` (a cudaStream_t)
+ * when it is begun: NCCL between the ranks' GPUs. A group of one rank needs none. STATUS_FAILED with the reason, on every rank,
+ * when NCCL is not there or does not start. Collective. */
+int comm_use_gpus(struct comm *comm, void *stream, struct error *error);
+
 /* Gradient all-reduce, in place, split: _begin starts the sum of one bucket (collective; every rank begins the same buckets in
  * the same order; `values` must stay untouched until _end), _progress lets started sums move on without waiting (call it between
  * operations of the backward pass), _end waits for all started ones and returns the seconds it waited. At most 256 buckets. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "comm/nccl.h"
 
 enum { BUCKETS_MAX = 256, REQUESTS_MAX = 2 * BUCKETS_MAX };
 /* MPI counts are ints and some transports are weak near 2^31 bytes, so longer messages go in pieces. */
@@ -22,6 +23,7 @@ struct comm {
     int local_rank, local_size, core_sharers;
     int requests; /* sums begun since the last comm_reduce_end, finished ones included */
     MPI_Request request[REQUESTS_MAX];
+    struct nccl *nccl; /* NULL: buckets are in host memory */
 };
 
 /* Ends the job when `code` is an error: host, rank, operation and MPI's own text. */
@@ -92,6 +94,7 @@ void comm_free(struct comm *comm)
 {
     if (!comm) return;
     CHECK(comm->requests == 0, "a communicator is freed while gradient sums are under way");
+    nccl_end(comm->nccl);
     check(comm, "MPI_Comm_free", MPI_Comm_free(&comm->mpi));
     memory_free(comm);
 }
@@ -183,10 +186,19 @@ int64_t comm_prefix_int64(struct comm *comm, int64_t value)
     return comm->rank == 0 ? 0 : before; /* MPI leaves rank 0's undefined */
 }
 
+int comm_use_gpus(struct comm *comm, void *stream, struct error *error)
+{
+    return comm->size == 1 || comm->nccl ? STATUS_OK : nccl_begin(&comm->nccl, comm, stream, error);
+}
+
 void comm_reduce_begin(struct comm *comm, float *values, int64_t count)
 {
     CHECK(count >= 0, "a gradient bucket of %lld values", (long long)count);
     if (comm->size == 1) return;
+    if (comm->nccl) {
+        nccl_reduce_begin(comm->nccl, values, count);
+        return;
+    }
     for (int64_t done = 0; done < count; done += PIECE_FLOATS) {
         CHECK(comm->requests < REQUESTS_MAX, "more than %d gradient sums under way", REQUESTS_MAX);
         int piece = (int)(count - done < PIECE_FLOATS ? count - done : PIECE_FLOATS);
@@ -205,6 +217,7 @@ void comm_reduce_progress(struct comm *comm)
 
 double comm_reduce_end(struct comm *comm)
 {
+    if (comm->nccl) return nccl_reduce_end(comm->nccl);
     if (comm->requests == 0) return 0;
     double begin = MPI_Wtime();
     check(comm, "MPI_Waitall of gradients", MPI_Waitall(comm->requests, comm->request, MPI_STATUSES_IGNORE));

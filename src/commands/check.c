@@ -11,6 +11,7 @@
 #include "commands/golden.h"
 #include "commands/options.h"
 #include "model/encoder.h"
+#include "train/trainer.h"
 
 /* The largest error that passes, by precision (architecture.md "Golden file"). */
 static const struct {
@@ -69,6 +70,16 @@ static int compare(struct check *c, const char *name, const float *ours, int64_t
     judge(c, name, sqrt(sum), norm > 0 ? norm : norm_of(expected, count), bound);
     memory_free(expected);
     return STATUS_OK;
+}
+
+static int compare_activations(struct check *c, const char *name, const void *memory, int64_t count, struct error *error)
+{
+    if (!golden_has(&c->golden, name)) return STATUS_OK;
+    float *ours = memory_new((size_t)count, sizeof *ours, "a tensor");
+    device_download_activations(c->device, ours, memory, count);
+    int status = compare(c, name, ours, count, 0, bounds[c->precision].output, error);
+    memory_free(ours);
+    return status;
 }
 
 static int compare_device(struct check *c, const char *name, const float *memory, int64_t count, struct error *error)
@@ -196,7 +207,7 @@ static int check_outputs(struct check *c, double loss, struct error *error)
     char name[96];
     for (int i = 0; i <= golden->model.blocks; i++) {
         snprintf(name, sizeof name, "expected/X%d", i);
-        if (compare_device(c, name, c->encoder->X[i], T * golden->model.width, error)) return error->status;
+        if (compare_activations(c, name, c->encoder->X[i], T * golden->model.width, error)) return error->status;
     }
     if (golden_has(golden, "expected/attention0")) {
         void *memory = NULL;
@@ -379,9 +390,7 @@ int command_check(struct comm *comm, int argc, char **argv, struct error *error)
     struct device *device = NULL;
     if (!files) error_set(error, STATUS_USAGE, "check: which golden file? see astromer help check");
     if (error->status || config_read(&config, NULL, settings, setting, error)) goto cleanup;
-    if (device_open(&device, config.device, config.precision, config.threads, comm_local_rank(comm), comm_core_sharers(comm),
-                    error))
-        goto cleanup;
+    if (rank_device_open(&device, &config, comm, error)) goto cleanup;
     /* Every file is checked even when one fails; the first failure is the one reported. */
     for (int i = 0; i < files; i++) {
         struct error one = {0};

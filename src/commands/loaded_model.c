@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
+#include "train/trainer.h"
 
 enum { WINDOWS_AT_ONCE = 32 };
 
@@ -41,8 +42,7 @@ int loaded_model_open(struct loaded_model *model, const char *path, int settings
     struct checkpoint checkpoint = {.table = model->table, .parameters = host};
     if (checkpoint_read(path, &checkpoint, comm, error)) goto cleanup;
     model->step = checkpoint.progress.step;
-    if (!device_open(&model->device, run.device, run.precision, run.threads, comm_local_rank(comm), comm_core_sharers(comm),
-                     error) &&
+    if (!rank_device_open(&model->device, &run, comm, error) &&
         !model->device->operations->allocate(model->device, (void **)&model->parameters, bytes, "the parameters", error) &&
         !encoder_new(&model->encoder, model->device, model->table, WINDOWS_AT_ONCE, model->config.data.window, false, error)) {
         model->device->operations->upload(model->device, model->parameters, host, bytes);

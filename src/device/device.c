@@ -4,9 +4,12 @@
 #include "device/device.h"
 
 #include <sched.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "device/cpu/cpu.h"
+#include "device/cuda/cuda.h"
 
 /* This rank's part of the cores that it may use together with `sharers` ranks, itself included. */
 static int thread_share(int sharers)
@@ -16,15 +19,31 @@ static int thread_share(int sharers)
     return cores / sharers > 1 ? cores / sharers : 1;
 }
 
-int device_open(struct device **device, int kind, int precision, int threads, int local_rank, int sharers, struct error *error)
+int device_open(struct device **device, int kind, int precision, int threads, const struct device_place *place,
+                struct error *error)
 {
-    (void)local_rank;
-    if (kind == DEVICE_CUDA) return error_set(error, STATUS_FAILED, "device=cuda: this build has no CUDA device; use device=cpu");
+    if (kind == DEVICE_CUDA || (kind == DEVICE_AUTO && cuda_device_count() > 0))
+        return cuda_open(device, precision, place->local_rank, place->local_ranks, error);
     if (precision != PRECISION_FP32)
         return error_set(error, STATUS_FAILED, "precision=%s: the cpu device computes in fp32 only; use precision=fp32",
                          config_name("precision", precision));
-    *device = cpu_open(threads > 0 ? threads : thread_share(sharers));
+    *device = cpu_open(threads > 0 ? threads : thread_share(place->core_sharers));
     return STATUS_OK;
+}
+
+void device_download_activations(struct device *device, float *host, const void *activations, int64_t count)
+{
+    if (device->activation_bytes == sizeof *host) {
+        device->operations->download(device, host, activations, (size_t)count * sizeof *host);
+        return;
+    }
+    uint16_t *half = memory_new((size_t)count, sizeof *half, "activations");
+    device->operations->download(device, half, activations, (size_t)count * sizeof *half);
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = (uint32_t)half[i] << 16; /* bfloat16 is the upper half of a float */
+        memcpy(&host[i], &bits, sizeof bits);
+    }
+    memory_free(half);
 }
 
 void device_close(struct device *device)

@@ -26,14 +26,21 @@
 struct device {
     const struct device_operations *operations;
     int threads;             /* cpu: OpenMP threads in use */
+    void *stream;            /* cuda: the cudaStream_t on which operations are enqueued; NULL: they are done when they return */
     size_t activation_bytes; /* of one element */
     char name[128];          /* for people: processor or card */
 };
 
-/* Opens the device of a run for one rank. kind DEVICE_AUTO takes the GPU with index local_rank, else the CPU. threads 0: this
- * rank's share of the cores (the cores of its affinity mask / the sharers, ranks of the node with the same mask). A device or
+/* Where a rank is on its node: its index among local_ranks, and how many of these are bound to the same cores as itself. */
+struct device_place {
+    int local_rank, local_ranks, core_sharers;
+};
+
+/* Opens the device of a run for one rank. kind DEVICE_AUTO takes a GPU if the machine has one, else the CPU; a rank's GPU is that
+ * with its index on the node. threads 0: this rank's share of the cores (those of its affinity mask / core_sharers). A device or
  * precision that this build or machine lacks is STATUS_FAILED and says so. */
-int device_open(struct device **device, int kind, int precision, int threads, int local_rank, int sharers, struct error *error);
+int device_open(struct device **device, int kind, int precision, int threads, const struct device_place *place,
+                struct error *error);
 void device_close(struct device *device); /* NULL is fine */
 
 /* Element `count` of activations. */
@@ -85,8 +92,8 @@ struct embed_gradient {
 };
 
 /* In many operations `wanted` says which rows somebody will read: T flags, 0 or 1; NULL: all. The results in other rows are
- * undefined and gradients with respect to them count as zero. A device need not compute them; one that does, does so in every
- * operation and so never meets an undefined row. */
+ * undefined, and gradients with respect to them count as zero. A device may skip these rows or work on them too; it may clear
+ * rows of an input that no wanted result reads. */
 
 /* y = x W + b; the first tanh_columns columns of y go through tanh. */
 struct linear {
@@ -162,7 +169,7 @@ struct readout {
     const void *X; /* B L x D */
     const float *gain, *norm_bias, *weight, *bias;
     const struct device_windows *windows; /* target, probed, weight */
-    float *reconstruction;                /* B x L, overwritten */
+    float *reconstruction;                /* B x L, overwritten; 0 where not wanted */
     float *window_error;                  /* B, overwritten: e_i */
     float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
     const float *wanted;                  /* the probed steps at least */
@@ -234,6 +241,8 @@ struct device_operations {
     void (*embed_backward)(struct device *device, const struct embed *embed, const struct embed_gradient *gradient);
     void (*linear_forward)(struct device *device, const struct linear *linear);
     void (*linear_backward)(struct device *device, const struct linear *linear, const struct linear_gradient *gradient);
+    /* Whether the device can take windows of L steps through a model of width D with H heads: STATUS_FAILED says why not. */
+    int (*check_shape)(struct device *device, int L, int D, int H, struct error *error);
     size_t (*attention_saved_count)(struct device *device, int B, int L, int D, int H);
     void (*attention_forward)(struct device *device, const struct attention *attention);
     void (*attention_backward)(struct device *device, const struct attention *attention,
@@ -248,5 +257,8 @@ struct device_operations {
     void (*step_finish)(struct device *device, const struct step_finish *finish);
     void (*adam)(struct device *device, const struct adam *adam);
 };
+
+/* Brings `count` activations to the host as floats. Waits. */
+void device_download_activations(struct device *device, float *host, const void *activations, int64_t count);
 
 #endif

@@ -30,8 +30,15 @@ struct masking_counts {
     int probed, same, random;
 };
 
+/* CUDA kernels include this header too. */
+#if defined(__CUDACC__)
+#define MASKING_INLINE static inline __host__ __device__
+#else
+#define MASKING_INLINE static inline
+#endif
+
 /* The counts for n observations. A product that is whole but for rounding counts as whole. */
-static inline struct masking_counts masking_counts(const struct masking *masking, int n)
+MASKING_INLINE struct masking_counts masking_counts(const struct masking *masking, int n)
 {
     struct masking_counts c;
     c.probed = (int)floor(masking->probed * n + 1e-9);

@@ -103,6 +103,7 @@ size_t encoder_bytes(struct device *device, const struct parameter_table *table,
 int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
                 bool training, struct error *error)
 {
+    if (device->operations->check_shape(device, L, table->model.width, table->model.heads, error)) return error->status;
     struct encoder *e = encoder_shape(device, table, capacity, L, training);
     e->arena_bytes = encoder_bytes(device, table, capacity, L, training);
     if (device->operations->allocate(device, &e->arena, e->arena_bytes, "the activations", error)) {

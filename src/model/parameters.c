@@ -18,7 +18,8 @@ enum { ALIGN_ELEMENTS = 32, PER_BLOCK = 20, OUTSIDE_BLOCKS = 7 };
 static struct parameter *add(struct parameter_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static struct parameter *add(struct parameter_table *table, const char *format, ...)
 {
-    struct parameter *parameter = &table->parameter[table->count++];
+    struct parameter *parameter = &table->parameter[table->count];
+    parameter->number = table->count++;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(parameter->name, sizeof parameter->name, format, arguments);
@@ -39,6 +40,12 @@ static void add_vector(struct parameter_table *table, const char *prefix, const 
     p->initialiser = initialiser, p->fan_in = 1, p->fan_out = columns;
     table->total += columns;
     table->trainable += columns;
+}
+
+/* Gives `count` tensors from `first` on the numbers that they would have in another order. */
+static void renumber(struct parameter_table *table, int first, int count, const int *order)
+{
+    for (int i = 0; i < count; i++) table->parameter[first + i].number = first + order[i];
 }
 
 /* `count` matrices rows x columns[i] side by side, then their biases end to end. */
@@ -82,10 +89,13 @@ static void add_block(struct parameter_table *table, int block)
     char prefix[24];
     int D = model->width, F = model->ffn;
     snprintf(prefix, sizeof prefix, "block%d.", block);
-    if (model->leak)
+    if (model->leak) {
+        int first = table->count;
         add_side_by_side(table, prefix, 4, (const char *const[]){"query", "leak1", "key", "value"}, D, (const int[]){D, D, D, D});
-    else
+        renumber(table, first, 4, (const int[]){0, 3, 1, 2}); /* query, key, value, leak1 */
+    } else {
         add_side_by_side(table, prefix, 3, (const char *const[]){"query", "key", "value"}, D, (const int[]){D, D, D});
+    }
     add_side_by_side(table, prefix, 1, (const char *const[]){"merge"}, D, &D);
     add_norm(table, prefix, "norm1", D);
     add_side_by_side(table, prefix, model->leak ? 2 : 1, (const char *const[]){"ffn1", "leak2"}, D, (const int[]){F, D});
@@ -192,7 +202,7 @@ void parameters_initialise(const struct parameter_table *table, float *values, u
         for (int row = 0; row < p->rows; row++)
             for (int column = 0; column < p->columns; column++)
                 values[p->offset + row * p->row_stride + column] =
-                    initial_value(p, seed, i, (uint32_t)row * (uint32_t)p->columns + (uint32_t)column);
+                    initial_value(p, seed, p->number, (uint32_t)row * (uint32_t)p->columns + (uint32_t)column);
     }
 }
 

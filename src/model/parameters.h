@@ -22,6 +22,7 @@ struct parameter {
     int64_t row_stride;              /* elements from one row to the next */
     int initialiser;                 /* enum initialiser */
     int fan_in, fan_out;             /* of INITIALISE_GLOROT */
+    int number; /* of the random numbers that initialise it: a seed means the same however tensors are laid out */
 };
 
 struct parameter_table {

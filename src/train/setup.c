@@ -165,9 +165,9 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
     if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
-    device_open(&run->device, config->device, config->precision, config->threads, comm_local_rank(comm), comm_core_sharers(comm),
-                error);
+    rank_device_open(&run->device, config, comm, error);
     if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
+    if (run->device->stream && comm_use_gpus(comm, run->device->stream, error)) return error->status;
     trainer_new(&run->trainer, config, run->table, comm, run->device, error);
     if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
     make_folders(run, error);

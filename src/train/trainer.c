@@ -84,6 +84,13 @@ void trainer_download(struct trainer *t)
     o->download(t->device, t->host[2], t->v, bytes);
 }
 
+int rank_device_open(struct device **device, const struct config *config, const struct comm *comm, struct error *error)
+{
+    struct device_place place = {
+        .local_rank = comm_local_rank(comm), .local_ranks = comm_local_size(comm), .core_sharers = comm_core_sharers(comm)};
+    return device_open(device, config->device, config->precision, config->threads, &place, error);
+}
+
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch)
 {
     return (struct masking){.mode = mode,
@@ -112,7 +119,6 @@ struct host_windows windows_part(const struct windows *windows, int first, int c
 static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
 {
     struct trainer *t = context;
-    t->device->operations->wait(t->device); /* MPI reads the bucket now, not when the device comes to it */
     comm_reduce_begin(t->comm, t->gradient + offset, count);
     comm_reduce_progress(t->comm);
 }

@@ -44,6 +44,8 @@ struct step_request {
 void trainer_step(struct trainer *trainer, const struct windows *windows, const struct step_request *request,
                   struct step_state *result);
 
+/* Opens the device that the config names for this rank. Fails like device_open. Not collective. */
+int rank_device_open(struct device **device, const struct config *config, const struct comm *comm, struct error *error);
 /* The masks of a config in a mode (enum masking_mode). */
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch);
 /* The part of `windows` from `first` on, `count` of them, as the encoder takes it. */

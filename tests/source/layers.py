@@ -19,7 +19,7 @@ BELOW = {
 }
 # Libraries that only some folders may know.
 LIBRARIES = {
-    r"mpi\.h": ("src/comm/", "src/checkpoint/", "src/commands/"),
+    r"mpi\.h": ("src/comm/", "src/checkpoint/", "src/commands/", "tests/cuda/"),
     r"dnnl.*\.h": ("src/device/cpu/", "bench/", "tests/"),
     r"(cuda|cublas|nccl).*\.h": ("src/device/cuda/", "src/comm/", "kernels/", "tests/", "bench/"),
     r"hdf5.*\.h|H5.*\.h": ("src/survey/", "src/checkpoint/", "src/commands/", "tests/", "tools/"),

@@ -64,6 +64,12 @@ static void cpu_use_parameters(struct device *device, const float *parameters, i
     (void)device, (void)parameters, (void)N;
 }
 
+static int cpu_check_shape(struct device *device, int L, int D, int H, struct error *error)
+{
+    (void)device, (void)L, (void)D, (void)H, (void)error;
+    return STATUS_OK;
+}
+
 static const struct device_operations operations = {
     .close = cpu_close,
     .allocate = cpu_allocate,
@@ -78,6 +84,7 @@ static const struct device_operations operations = {
     .embed_backward = cpu_embed_backward,
     .linear_forward = cpu_linear_forward,
     .linear_backward = cpu_linear_backward,
+    .check_shape = cpu_check_shape,
     .attention_saved_count = cpu_attention_saved_count,
     .attention_forward = cpu_attention_forward,
     .attention_backward = cpu_attention_backward,

@@ -59,7 +59,7 @@ void cpu_readout_forward(struct device *device, const struct readout *r)
     (void)device;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < (int64_t)r->B * r->L; row++)
-        if (!r->wanted || r->wanted[row] != 0) r->reconstruction[row] = readout_row(r, (const float *)r->X + row * r->D);
+        r->reconstruction[row] = r->wanted && r->wanted[row] == 0 ? 0 : readout_row(r, (const float *)r->X + row * r->D);
     for (int b = 0; b < r->B; b++) {
         double error, plain;
         window_errors(r, b, &error, &plain);

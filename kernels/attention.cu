@@ -1,0 +1,627 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Attention within windows, fused: scores live in registers only. A block belongs to one (window, head) and to some of its rows,
+ * 16 a warp: queries in forward and in the half of backward that gives d_Q, keys in the half that gives d_K and d_V. It walks
+ * over the rows of the other side in tiles, the next tile on its way into shared memory while this one is worked on. Only wanted
+ * queries and the keys that are there are gathered.
+ *
+ * Forward keeps the running maximum and sum of each row's weights and saves their logarithm, from which backward finds the
+ * weights again. Exponentials are powers of 2: scores and alpha are multiplied by log2(e) first. With w the weights, the gradient
+ * of a score is w (dP - dot), dP = d_Z V^T and dot the sum over a row of w dP, which is the row's d_Z Z. Every sum has a fixed
+ * order.
+ *
+ * At fp32, keys and values are used without their means over the keys, for the reason that the CPU device gives. */
+#include "attention.h"
+
+#include <math.h>
+
+#include "attention_tiles.h"
+
+enum { MAX_L = 256, MAX_WIDTH = 128, LANES = 32, WARP_ROWS = 16 };
+static const double ALPHA_SWALLOWS = -1e8; /* a float32 score plus this is this */
+static const double LOG2_E = 1.44269504088896340736;
+
+/* Warps of a block at most, and rows of a tile: what fits the 99 KB of shared memory and the registers that two blocks leave each
+ * other. Seven warps twice are the 13 groups of 16 rows of L = 200. backward_keys holds two sums and has fewer warps. */
+template <int precision, int width>
+constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 7) : (width > 64 ? 2 : 4);
+template <int precision, int width>
+constexpr int most_key_warps = most_warps<precision, width> < 6 ? most_warps<precision, width> : 6;
+template <int precision, int width>
+constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
+
+/* A struct attention as kernels take it, E an element of activations. */
+template <class E>
+struct problem {
+    int L, D, H, dh, blocks; /* dh = D / H; blocks of one head */
+    int64_t stride;
+    bool vectors;  /* all addresses and dh are multiples of 16 bytes */
+    bool by_query; /* mask QK */
+    bool swallows; /* where all keys are hidden, weights are uniform */
+    float scale;   /* 1 / sqrt(dh) */
+    float alpha;   /* times log2(e) */
+    pointer<const float> hidden, wanted, keys;
+    pointer<const E> Q, K, V;
+    pointer<E> Z;
+    pointer<float> saved; /* B H x L: log2 of the sum of a row's powers of 2 */
+    pointer<const E> d_Z;
+    pointer<E> d_Q, d_K, d_V;
+    pointer<float> dots; /* B H x L: a row's d_Z Z */
+};
+
+/* The (window, head) of a block. */
+struct head {
+    int index;
+    int first;   /* of the block's rows, counted over the gathered ones */
+    int64_t row; /* of the window's first row in B L */
+    int column;  /* of the head's first column in D */
+    int queries, keys;
+    float scale;
+    bool biased; /* alpha has to be added to the scores of hidden keys */
+};
+
+/* The steps whose flag is not 0 (no flags: all), ascending; how many. For one warp. */
+__device__ __forceinline__ int choose_steps(pointer<const float> flags, int L, pointer<int> steps)
+{
+    int lane = (int)threadIdx.x % LANES, count = 0;
+    for (int first = 0; first < L; first += LANES) {
+        int step = first + lane;
+        bool there = step < L && (flags == nullptr || flags[step] != 0.0f);
+        uint32_t votes = __ballot_sync(0xffffffffu, there);
+        if (there) steps[count + __popc(votes & ((1u << lane) - 1))] = step;
+        count += __popc(votes);
+    }
+    return count;
+}
+
+/* Whether a step is not hidden. For one warp. */
+__device__ __forceinline__ bool any_visible(pointer<const float> hidden, int L)
+{
+    bool visible = false;
+    for (int step = (int)threadIdx.x % LANES; step < L; step += LANES) visible |= hidden[step] == 0.0f;
+    return __ballot_sync(0xffffffffu, visible) != 0;
+}
+
+template <class E>
+__device__ __forceinline__ head head_begin(const problem<E> &p, pointer<int> query_steps, pointer<int> key_steps,
+                                           pointer<int> found)
+{
+    head h;
+    h.index = (int)blockIdx.x / p.blocks;
+    h.first = (int)blockIdx.x % p.blocks * ((int)blockDim.x / LANES * WARP_ROWS);
+    h.row = (int64_t)(h.index / p.H) * p.L;
+    h.column = h.index % p.H * p.dh;
+    int warp = (int)threadIdx.x / LANES;
+    if (warp == 0) {
+        int count = choose_steps(p.wanted != nullptr ? p.wanted + h.row : pointer<const float>(), p.L, query_steps);
+        if (threadIdx.x == 0) found[0] = count;
+    }
+    if (warp == (int)blockDim.x / LANES - 1) {
+        int count = choose_steps(p.keys != nullptr ? p.keys + h.row : pointer<const float>(), p.L, key_steps);
+        bool visible = any_visible(p.hidden + h.row, p.L);
+        if (threadIdx.x % LANES == 0) found[1] = count, found[2] = visible;
+    }
+    __syncthreads();
+    h.queries = found[0], h.keys = found[1];
+    bool all_hidden = found[2] == 0;
+    h.scale = p.swallows && all_hidden ? 0.0f : p.scale;
+    h.biased = p.keys == nullptr && !all_hidden; /* what is the same for all keys cancels in the softmax */
+    return h;
+}
+
+template <class E>
+__device__ __forceinline__ head_rows<E> rows_of(pointer<E> matrix, int64_t stride, const head &h)
+{
+    return {matrix + (h.row * stride + h.column), stride};
+}
+
+/* Means over the keys: of K in mean[0 .. dh), of V from mean[MAX_WIDTH] on. */
+__device__ __forceinline__ void mean_rows(const head_rows<const float> &K, const head_rows<const float> &V,
+                                          pointer<const int> steps, int count, int dh, pointer<float> mean)
+{
+    for (int i = (int)threadIdx.x; i < 2 * dh; i += (int)blockDim.x) {
+        int column = i < dh ? i : i - dh;
+        pointer<const float> at = (i < dh ? K.first : V.first) + column;
+        float sum = 0;
+        for (int k = 0; k < count; k++) sum += at[steps[k] * K.stride];
+        mean[i < dh ? column : MAX_WIDTH + column] = sum / (float)count;
+    }
+}
+
+/* Rows steps[0 .. count) of two matrices, N rows in all of each, to shared memory. */
+template <class E, int width, int N>
+__device__ __forceinline__ void stage_pair(pointer<E> to, const head_rows<const E> &one, const head_rows<const E> &other,
+                                           pointer<const int> steps, int count, const problem<E> &p)
+{
+    stage_rows<E, width>(to, one, steps, count, N, p.dh, p.vectors);
+    stage_rows<E, width>(to + N * padded<E, width>, other, steps, count, N, p.dh, p.vectors);
+}
+
+/* The scores of 16 queries with a tile of keys, `left` of them there, to powers of 2. */
+template <int groups>
+__device__ __forceinline__ void finish_scores(float (&s)[groups][4], float scale, bool biased, pointer<const float> bias,
+                                              const float (&factor)[2], int left)
+{
+    int t = (int)threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < groups; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int column = 8 * n + 2 * t + e % 2;
+            s[n][e] *= scale;
+            if (biased) s[n][e] += factor[e / 2] * bias[column];
+            if (column >= left) s[n][e] = -INFINITY;
+        }
+}
+
+/* Softmax of a tile of scores on top of the tiles before: scores become weights times 2^highest, what was summed is brought to
+ * the new highest score. */
+template <int groups, int columns>
+__device__ __forceinline__ void go_on_with_softmax(float (&s)[groups][4], float (&highest)[2], float (&sum)[2],
+                                                   float (&z)[columns][4])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float top = highest[half];
+#pragma unroll
+        for (int n = 0; n < groups; n++) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+        top = row_max(top);
+        float keep = exp2f(highest[half] - top);
+        highest[half] = top;
+        sum[half] *= keep;
+#pragma unroll
+        for (int j = 0; j < columns; j++) z[j][2 * half] *= keep, z[j][2 * half + 1] *= keep;
+#pragma unroll
+        for (int n = 0; n < groups; n++)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; e++) {
+                s[n][e] = exp2f(s[n][e] - top);
+                sum[half] += s[n][e];
+            }
+    }
+}
+
+/* 0 for a hidden query of mask QK: to it all keys are hidden alike, and what is the same for all keys cancels. */
+template <class E>
+__device__ __forceinline__ float bias_factor(const problem<E> &p, const head &h, int step)
+{
+    return p.by_query && p.hidden[h.row + step] != 0.0f ? 0.0f : 1.0f;
+}
+
+/* Of the gathered keys. */
+template <class E>
+__device__ __forceinline__ void fill_bias(const problem<E> &p, const head &h, pointer<const int> key_steps, pointer<float> bias)
+{
+    for (int k = (int)threadIdx.x; k < MAX_L; k += (int)blockDim.x)
+        bias[k] = k < h.keys ? p.alpha * p.hidden[h.row + key_steps[k]] : 0.0f;
+}
+
+/* Takes their means from a tile of keys and values, at fp32. */
+template <int precision, int width, int N>
+__device__ __forceinline__ void centre_pair(pointer<element<precision>> tile, pointer<const float> mean, int count, int dh)
+{
+    if constexpr (precision == PRECISION_FP32) {
+        count = count < N ? count : N;
+        centre_rows<width>(tile, mean, count, dh);
+        centre_rows<width>(tile + N * padded<float, width>, mean + MAX_WIDTH, count, dh);
+    }
+}
+
+template <int precision, int width>
+__global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) attend(problem<element<precision>> p)
+{
+    typedef element<precision> E;
+    constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
+    SHARED(int, query_steps, MAX_L);
+    SHARED(int, key_steps, MAX_L);
+    SHARED(int, found, 3);
+    SHARED(float, bias, MAX_L);
+    SHARED(float, mean, 2 * MAX_WIDTH);
+    DYNAMIC_SHARED(E, memory);
+    head h = head_begin(p, query_steps, key_steps, found);
+    if (h.first >= h.queries) return;
+    head_rows<const E> Q = rows_of(p.Q, p.stride, h), K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
+    int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
+    pointer<E> own = memory + warp * WARP_ROWS * stride, tiles = memory + own_rows * stride;
+    stage_rows<E, width>(memory, Q, query_steps + h.first, h.queries - h.first, own_rows, p.dh, p.vectors);
+    stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
+    copy_async_commit();
+    if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
+    fill_bias(p, h, key_steps, bias);
+    __syncthreads();
+
+    pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
+    int own_count = h.queries - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
+    float factor[2], highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, z[width / 8][4] = {};
+    for (int half = 0; half < 2; half++)
+        factor[half] = g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f;
+    for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
+        pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
+        int left = h.keys - first;
+        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
+        copy_async_commit();
+        copy_async_wait<1>();
+        centre_pair<precision, width, N>(keys, mean, left, p.dh);
+        __syncthreads();
+        if (own_count > 0) {
+            float s[N / 8][4] = {};
+            add_scores<precision, width>(s, own, keys);
+            finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
+            go_on_with_softmax(s, highest, sum, z);
+            add_values<precision, width>(z, s, values);
+        }
+        __syncthreads();
+    }
+    copy_async_wait<0>();
+    float inverse[2];
+    for (int half = 0; half < 2; half++) {
+        sum[half] = row_sum(sum[half]);
+        inverse[half] = sum[half] > 0.0f ? 1.0f / sum[half] : 0.0f;
+        if (p.saved != nullptr && threadIdx.x % 4 == 0 && g + 8 * half < own_count)
+            p.saved[(int64_t)h.index * p.L + own_steps[g + 8 * half]] = highest[half] + log2f(sum[half]);
+    }
+    pointer<const float> mean_value = precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>();
+    store_rows<E, width>(z, inverse, mean_value, rows_of(p.Z, p.D, h), own_steps, own_count, p.dh, p.vectors);
+}
+
+/* A lane's share of the row's d_Z (Z - mean), mean NULL: 0; four lanes share the row. d_Z is rounded as it is in dP, from which
+ * the dot is going to be taken. */
+template <int precision>
+__device__ __forceinline__ float row_dot(const problem<element<precision>> &p, const head &h, int step, pointer<const float> mean)
+{
+    typedef element<precision> E;
+    int64_t at = (h.row + step) * p.D + h.column;
+    pointer<const E> d_Z = p.d_Z + at, Z = p.Z + at;
+    float sum = 0;
+    for (int column = (int)threadIdx.x % 4 * chunk<E>; column < p.dh; column += 4 * chunk<E>) {
+        float x[chunk<E>], y[chunk<E>];
+        load_chunk<E>(x, d_Z + column, p.dh - column, p.vectors);
+        load_chunk<E>(y, Z + column, p.dh - column, p.vectors);
+#pragma unroll
+        for (int i = 0; i < chunk<E>; i++) {
+            if (precision == PRECISION_TF32) x[i] = __uint_as_float(tf32_of(x[i]));
+            if (mean != nullptr && column + i < p.dh) y[i] -= mean[column + i];
+            sum = fmaf(x[i], y[i], sum);
+        }
+    }
+    return sum;
+}
+
+/* d_Q, and the dots that backward_keys needs. */
+template <int precision, int width>
+__global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) backward_queries(problem<element<precision>> p)
+{
+    typedef element<precision> E;
+    constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
+    SHARED(int, query_steps, MAX_L);
+    SHARED(int, key_steps, MAX_L);
+    SHARED(int, found, 3);
+    SHARED(float, bias, MAX_L);
+    SHARED(float, mean, 2 * MAX_WIDTH);
+    DYNAMIC_SHARED(E, memory);
+    head h = head_begin(p, query_steps, key_steps, found);
+    if (h.first >= h.queries) return;
+    head_rows<const E> Q = rows_of(p.Q, p.stride, h), d_Z = rows_of(p.d_Z, p.D, h);
+    head_rows<const E> K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
+    int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
+    pointer<E> own_Q = memory + warp * WARP_ROWS * stride, own_d_Z = own_Q + own_rows * stride;
+    pointer<E> tiles = memory + 2 * own_rows * stride;
+    stage_rows<E, width>(memory, Q, query_steps + h.first, h.queries - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory + own_rows * stride, d_Z, query_steps + h.first, h.queries - h.first, own_rows, p.dh, p.vectors);
+    stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
+    copy_async_commit();
+    if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
+    fill_bias(p, h, key_steps, bias);
+    __syncthreads();
+
+    pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
+    int own_count = h.queries - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
+    float factor[2] = {0, 0}, logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
+    for (int half = 0; half < 2; half++) {
+        bool there = g + 8 * half < own_count;
+        int step = there ? own_steps[g + 8 * half] : 0;
+        int64_t at = (int64_t)h.index * p.L + step;
+        if (there) {
+            factor[half] = bias_factor(p, h, step), logarithm[half] = p.saved[at];
+            dot[half] = row_dot<precision>(p, h, step, precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>());
+        }
+        dot[half] = row_sum(dot[half]);
+        if (there && threadIdx.x % 4 == 0) p.dots[at] = dot[half];
+    }
+    for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
+        pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
+        int left = h.keys - first;
+        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
+        copy_async_commit();
+        copy_async_wait<1>();
+        centre_pair<precision, width, N>(keys, mean, left, p.dh);
+        __syncthreads();
+        if (own_count > 0) {
+            float s[N / 8][4] = {}, d_weights[N / 8][4] = {};
+            add_scores<precision, width>(s, own_Q, keys);
+            add_scores<precision, width>(d_weights, own_d_Z, values);
+            finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
+#pragma unroll
+            for (int n = 0; n < N / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[n][e] = exp2f(s[n][e] - logarithm[e / 2]) * (d_weights[n][e] - dot[e / 2]);
+            add_values<precision, width>(d_Q, s, keys);
+        }
+        __syncthreads();
+    }
+    copy_async_wait<0>();
+    float scale[2] = {h.scale, h.scale};
+    store_rows<E, width>(d_Q, scale, pointer<const float>(), rows_of(p.d_Q, p.stride, h), own_steps, own_count, p.dh, p.vectors);
+}
+
+/* What backward_keys has to know of every gathered query; one that is not there has weight 0 everywhere. */
+template <class E>
+__device__ __forceinline__ void fill_queries(const problem<E> &p, const head &h, pointer<const int> steps,
+                                             pointer<float> logarithms, pointer<float> dots, pointer<float> factors)
+{
+    for (int q = (int)threadIdx.x; q < MAX_L; q += (int)blockDim.x) {
+        int64_t at = (int64_t)h.index * p.L + (q < h.queries ? steps[q] : 0);
+        logarithms[q] = q < h.queries ? p.saved[at] : INFINITY;
+        dots[q] = q < h.queries ? p.dots[at] : 0.0f;
+        factors[q] = q < h.queries ? bias_factor(p, h, steps[q]) : 0.0f;
+    }
+}
+
+/* Scores and d_weights of 16 keys with a tile of queries, to weights and gradients of scores. */
+template <int groups>
+__device__ __forceinline__ void transposed_gradient(float (&s)[groups][4], float (&d)[groups][4], float scale, bool biased,
+                                                    const float (&bias)[2], pointer<const float> logarithms,
+                                                    pointer<const float> dots, pointer<const float> factors)
+{
+    int t = (int)threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < groups; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int column = 8 * n + 2 * t + e % 2;
+            float score = s[n][e] * scale;
+            if (biased) score += bias[e / 2] * factors[column];
+            s[n][e] = exp2f(score - logarithms[column]);
+            d[n][e] = s[n][e] * (d[n][e] - dots[column]);
+        }
+}
+
+/* d_K and d_V. */
+template <int precision, int width>
+__global__ void __launch_bounds__(LANES *most_key_warps<precision, width>, 2) backward_keys(problem<element<precision>> p)
+{
+    typedef element<precision> E;
+    constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
+    SHARED(int, query_steps, MAX_L);
+    SHARED(int, key_steps, MAX_L);
+    SHARED(int, found, 3);
+    SHARED(float, logarithms, MAX_L);
+    SHARED(float, dots, MAX_L);
+    SHARED(float, factors, MAX_L);
+    SHARED(float, mean, 2 * MAX_WIDTH);
+    DYNAMIC_SHARED(E, memory);
+    head h = head_begin(p, query_steps, key_steps, found);
+    if (h.first >= h.keys) return;
+    head_rows<const E> Q = rows_of(p.Q, p.stride, h), d_Z = rows_of(p.d_Z, p.D, h);
+    head_rows<const E> K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
+    int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
+    pointer<E> own_K = memory + warp * WARP_ROWS * stride, own_V = own_K + own_rows * stride;
+    pointer<E> tiles = memory + 2 * own_rows * stride;
+    stage_rows<E, width>(memory, K, key_steps + h.first, h.keys - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory + own_rows * stride, V, key_steps + h.first, h.keys - h.first, own_rows, p.dh, p.vectors);
+    stage_pair<E, width, N>(tiles, Q, d_Z, query_steps, h.queries, p);
+    copy_async_commit();
+    fill_queries(p, h, query_steps, logarithms, dots, factors);
+    if constexpr (precision == PRECISION_FP32) {
+        mean_rows(K, V, key_steps, h.keys, p.dh, mean);
+        copy_async_wait<0>();
+        __syncthreads();
+        int count = h.keys - h.first < own_rows ? h.keys - h.first : own_rows;
+        centre_rows<width>(memory, mean, count, p.dh);
+        centre_rows<width>(memory + own_rows * stride, mean + MAX_WIDTH, count, p.dh);
+    }
+
+    pointer<const int> own_steps = key_steps + (h.first + warp * WARP_ROWS);
+    int own_count = h.keys - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
+    float bias[2], d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
+    for (int half = 0; half < 2; half++)
+        bias[half] = g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f;
+    for (int first = 0, turn = 0; first < h.queries; first += N, turn ^= 1) {
+        pointer<E> queries = tiles + turn * 2 * N * stride, d_values = queries + N * stride;
+        int left = h.queries - first;
+        if (left > N)
+            stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, query_steps + (first + N), left - N, p);
+        copy_async_commit();
+        copy_async_wait<1>();
+        __syncthreads();
+        if (own_count > 0) {
+            float s[N / 8][4] = {}, d[N / 8][4] = {};
+            add_scores<precision, width>(s, own_K, queries);
+            add_scores<precision, width>(d, own_V, d_values);
+            transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias, logarithms + first, dots + first, factors + first);
+            add_values<precision, width>(d_V, s, d_values);
+            add_values<precision, width>(d_K, d, queries);
+        }
+        __syncthreads();
+    }
+    copy_async_wait<0>();
+    float scale[2] = {h.scale, h.scale}, one[2] = {1, 1};
+    store_rows<E, width>(d_K, scale, pointer<const float>(), rows_of(p.d_K, p.stride, h), own_steps, own_count, p.dh, p.vectors);
+    store_rows<E, width>(d_V, one, pointer<const float>(), rows_of(p.d_V, p.stride, h), own_steps, own_count, p.dh, p.vectors);
+}
+
+/* One warp's sum or maximum, in every lane. */
+__device__ __forceinline__ float warp_sum(float x)
+{
+    for (int distance = LANES / 2; distance; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
+    return x;
+}
+__device__ __forceinline__ float warp_max(float x)
+{
+    for (int distance = LANES / 2; distance; distance /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+    return x;
+}
+
+/* A warp a query, a lane every 32nd key. */
+template <class E>
+__global__ void softmax_weights(problem<E> p, int64_t rows, pointer<float> weights)
+{
+    constexpr int turns = MAX_L / LANES;
+    int64_t index = (int64_t)blockIdx.x * (blockDim.x / LANES) + threadIdx.x / LANES;
+    if (index >= rows) return;
+    int lane = (int)threadIdx.x % LANES, query = (int)(index % p.L);
+    int64_t row = index / p.L / p.H * p.L;
+    int column = (int)(index / p.L % p.H) * p.dh;
+    bool all_hidden = !any_visible(p.hidden + row, p.L), taken = p.wanted == nullptr || p.wanted[row + query] != 0.0f;
+    bool biased = p.keys == nullptr && !all_hidden && !(p.by_query && p.hidden[row + query] != 0.0f);
+    pointer<const E> Q = p.Q + ((row + query) * p.stride + column);
+    float scale = (p.swallows && all_hidden ? 0.0f : p.scale) * (float)LOG2_E, s[turns], highest = -INFINITY, sum = 0;
+#pragma unroll
+    for (int i = 0; i < turns; i++) {
+        int key = i * LANES + lane;
+        s[i] = -INFINITY;
+        if (!taken || key >= p.L || (p.keys != nullptr && p.keys[row + key] == 0.0f)) continue;
+        pointer<const E> K = p.K + ((row + key) * p.stride + column);
+        float dot = 0;
+        for (int j = 0; j < p.dh; j++) dot = fmaf(float_of(Q[j]), float_of(K[j]), dot);
+        s[i] = dot * scale + (biased ? p.alpha * p.hidden[row + key] : 0.0f);
+        highest = fmaxf(highest, s[i]);
+    }
+    highest = warp_max(highest);
+#pragma unroll
+    for (int i = 0; i < turns; i++) {
+        s[i] = s[i] > -INFINITY ? exp2f(s[i] - highest) : 0.0f;
+        sum += s[i];
+    }
+    sum = warp_sum(sum);
+#pragma unroll
+    for (int i = 0; i < turns; i++)
+        if (i * LANES + lane < p.L) weights[index * p.L + i * LANES + lane] = sum > 0.0f ? s[i] / sum : 0.0f;
+}
+
+static bool on_chunks(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+template <class E>
+static problem<E> problem_of(const struct attention *a, const struct attention_gradient *g)
+{
+    problem<E> p = {};
+    p.L = a->L, p.D = a->D, p.H = a->H, p.dh = a->D / a->H, p.stride = a->stride;
+    p.by_query = a->mask == MASK_QK, p.swallows = a->mask == MASK_K && a->alpha <= ALPHA_SWALLOWS;
+    p.scale = (float)(1 / sqrt((double)p.dh)), p.alpha = (float)(a->alpha * LOG2_E);
+    p.hidden = a->hidden, p.wanted = a->wanted, p.keys = a->keys;
+    p.Q = (const E *)a->Q, p.K = (const E *)a->K, p.V = (const E *)a->V;
+    p.Z = (E *)a->Z, p.saved = a->saved;
+    p.vectors = p.dh % chunk<E> == 0 && p.stride % chunk<E> == 0 && on_chunks(a->Q) && on_chunks(a->K) && on_chunks(a->V) &&
+                on_chunks(a->Z);
+    if (!g) return p;
+    p.d_Z = (const E *)g->d_Z, p.d_Q = (E *)g->d_Q, p.d_K = (E *)g->d_K, p.d_V = (E *)g->d_V;
+    p.vectors = p.vectors && on_chunks(g->d_Z) && on_chunks(g->d_Q) && on_chunks(g->d_K) && on_chunks(g->d_V);
+    return p;
+}
+
+/* Calls work with the precision and the least width that holds a head as constants. */
+template <int precision_, int width_>
+struct shape {
+    static constexpr int precision = precision_, width = width_;
+};
+template <int precision, class Work>
+static void with_width(int dh, Work work)
+{
+    if (dh <= 16)
+        work(shape<precision, 16>());
+    else if (dh <= 32)
+        work(shape<precision, 32>());
+    else if (dh <= 64)
+        work(shape<precision, 64>());
+    else
+        work(shape<precision, 128>());
+}
+template <class Work>
+static void with_shape(int precision, int dh, Work work)
+{
+    if (precision == PRECISION_FP32)
+        with_width<PRECISION_FP32>(dh, work);
+    else if (precision == PRECISION_TF32)
+        with_width<PRECISION_TF32>(dh, work);
+    else
+        with_width<PRECISION_BF16>(dh, work);
+}
+
+/* Runs a kernel that deals a head's rows to warps, 16 each, as evenly as blocks of at most `most` warps allow. */
+template <class E>
+static void run(void (*kernel)(problem<E>), problem<E> p, int B, int most, int own_matrices, int tile, int stride,
+                cudaStream_t stream)
+{
+    int groups = (p.L + WARP_ROWS - 1) / WARP_ROWS, blocks = (groups + most - 1) / most, warps = (groups + blocks - 1) / blocks;
+    size_t bytes = (size_t)(own_matrices * warps * WARP_ROWS + 4 * tile) * (size_t)stride * sizeof(E);
+    p.blocks = blocks;
+    if (bytes > 32 << 10) /* with what kernels declare themselves, more than needs no leave */
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    LAUNCH(kernel, (unsigned)(B * p.H * blocks), (unsigned)(warps * LANES), bytes, stream, p);
+}
+
+bool kernel_attention_fits(int L, int D, int H, const char **why)
+{
+    if (L < 1 || L > MAX_L)
+        *why = "windows of up to 256 steps only";
+    else if (H < 1 || D % H != 0 || D / H > MAX_WIDTH)
+        *why = "head widths of up to 128 only";
+    else
+        return true;
+    return false;
+}
+
+size_t kernel_attention_saved_count(int B, int L, int D, int H)
+{
+    (void)D;
+    return (size_t)B * (size_t)H * (size_t)L;
+}
+
+void kernel_attention_forward(const struct attention *a, const struct launch *launch)
+{
+    with_shape(launch->precision, a->D / a->H, [&](auto shape) {
+        constexpr int precision = decltype(shape)::precision, width = decltype(shape)::width;
+        typedef element<precision> E;
+        run<E>(attend<precision, width>, problem_of<E>(a, NULL), a->B, most_warps<precision, width>, 1,
+               tile_rows<precision, width>, padded<E, width>, launch->stream);
+    });
+}
+
+size_t kernel_attention_work_count(const struct attention *a)
+{
+    return (size_t)a->B * (size_t)a->H * (size_t)a->L;
+}
+
+void kernel_attention_backward(const struct attention *a, const struct attention_gradient *g, const struct launch *launch)
+{
+    with_shape(launch->precision, a->D / a->H, [&](auto shape) {
+        constexpr int precision = decltype(shape)::precision, width = decltype(shape)::width;
+        typedef element<precision> E;
+        problem<E> p = problem_of<E>(a, g);
+        p.dots = launch->work;
+        run<E>(backward_queries<precision, width>, p, a->B, most_warps<precision, width>, 2, tile_rows<precision, width>,
+               padded<E, width>, launch->stream);
+        run<E>(backward_keys<precision, width>, p, a->B, most_key_warps<precision, width>, 2, tile_rows<precision, width>,
+               padded<E, width>, launch->stream);
+    });
+}
+
+template <class E>
+static void weights_of(const struct attention *a, float *weights, cudaStream_t stream)
+{
+    int64_t rows = (int64_t)a->B * a->H * a->L;
+    constexpr int warps = 8;
+    LAUNCH(softmax_weights<E>, (unsigned)((rows + warps - 1) / warps), warps * LANES, 0, stream, problem_of<E>(a, NULL), rows,
+           weights);
+}
+
+void kernel_attention_weights(const struct attention *a, float *weights, const struct launch *launch)
+{
+    if (launch->precision == PRECISION_BF16)
+        weights_of<bf16>(a, weights, launch->stream);
+    else
+        weights_of<float>(a, weights, launch->stream);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The windows' preparation and the input embedding (device.h: struct embed). */
+#ifndef ASTROMER_KERNELS_EMBED_H
+#define ASTROMER_KERNELS_EMBED_H
+
+#include "device/device.h"
+#include "launch.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* L is at most 1024. */
+void kernel_embed_forward(const struct embed *embed, const struct launch *launch);
+size_t kernel_embed_work_count(const struct embed *embed);
+void kernel_embed_backward(const struct embed *embed, const struct embed_gradient *gradient, const struct launch *launch);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

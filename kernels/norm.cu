@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Add and LayerNorm, and its gradient: each one pass over its bytes. A row stays in registers between being read and being
+ * written; backward forms the sum and its statistics again, which reads less than storing them would. */
+#include "norm.h"
+
+#include "layout.h"
+#include "rows.h"
+
+namespace
+{
+
+enum { ROWS_A_WARP = 4 }; /* of forward: gain and bias are read once for so many */
+
+template <class A>
+struct norm_input {
+    int T, D, threads;
+    pointer<const A> a, b;
+    int64_t a_stride, b_stride;
+    struct dropping dropout;
+    pointer<const float> gain, bias, wanted;
+};
+
+template <class A>
+struct norm_output {
+    pointer<const A> d_Y;
+    pointer<A> d_a, d_b;
+    pointer<float> gain_parts, bias_parts; /* a row of D for each block */
+};
+
+/* dropout(a) + b of row t, made normal. */
+template <class A, int V, int C>
+__device__ __forceinline__ struct normaliser normal_row(const struct norm_input<A> &n, int t, float (&x)[C][V],
+                                                        pointer<sum_of<A>> scratch)
+{
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(n.threads, c);
+        if (column >= n.D) continue;
+        read_vector<A>(n.a + (t * n.a_stride + column), x[c]);
+        drop(n.dropout, t, column, n.D, x[c]);
+        if (!n.b) continue;
+        float other[V];
+        read_vector<A>(n.b + (t * n.b_stride + column), other);
+#pragma unroll
+        for (int k = 0; k < V; k++) x[c][k] += other[k];
+    }
+    struct normaliser s = normaliser_of<A>(x, n.D, n.threads, scratch);
+#pragma unroll
+    for (int c = 0; c < C; c++)
+#pragma unroll
+        for (int k = 0; k < V; k++) x[c][k] = normal_of(x[c][k], s);
+    return s;
+}
+
+template <class A, int V, int C>
+__global__ void __launch_bounds__(BLOCK_THREADS) add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
+{
+    SHARED(sum_of<A>, scratch, 32);
+    int slots = (int)blockDim.x / n.threads, rows = ROWS_A_WARP * slots;
+    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
+    float gain[C][V], bias[C][V];
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(n.threads, c);
+        if (column >= n.D) continue;
+        read_parameters(n.gain + column, gain[c]);
+        read_parameters(n.bias + column, bias[c]);
+    }
+    for (int t = first + (int)threadIdx.x / n.threads; t < end; t += slots) {
+        float x[C][V] = {};
+        if (n.wanted && n.wanted[t] == 0) continue;
+        normal_row(n, t, x, scratch);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            int column = column_of_row<V>(n.threads, c);
+            if (column >= n.D) continue;
+#pragma unroll
+            for (int k = 0; k < V; k++) x[c][k] = x[c][k] * gain[c][k] + bias[c][k];
+            write_vector<A>(Y + ((int64_t)t * n.D + column), x[c]);
+        }
+    }
+}
+
+/* The gradient of one row, into x, which holds the normal row. */
+template <class A, int V, int C>
+__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, const float (&d_Y)[C][V], float scale,
+                                             float (&x)[C][V], pointer<sum_of<A>> scratch)
+{
+    sum_of<A> along = {}, sum = {};
+    float d[C][V] = {};
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(n.threads, c);
+        if (column >= n.D) continue;
+        read_parameters(n.gain + column, d[c]);
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            d[c][k] = __fmul_rn(d[c][k], d_Y[c][k]);
+            add_product(along, d[c][k], x[c][k]);
+            add(sum, d[c][k]);
+        }
+    }
+    float along_mean = value_of(row_sum(along, n.threads, scratch)) / (float)n.D;
+    float sum_mean = value_of(row_sum(sum, n.threads, scratch)) / (float)n.D;
+#pragma unroll
+    for (int c = 0; c < C; c++)
+#pragma unroll
+        for (int k = 0; k < V; k++) x[c][k] = scale * (d[c][k] - sum_mean - x[c][k] * along_mean);
+}
+
+template <class A, int V, int C>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    add_norm_backward(const struct norm_input<A> n, const struct norm_output<A> g, int rows)
+{
+    SHARED(sum_of<A>, scratch, 32);
+    SHARED(float, gathered, 8 * BLOCK_THREADS);
+    int slots = (int)blockDim.x / n.threads;
+    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
+    float gain_sum[C][V] = {}, bias_sum[C][V] = {};
+    for (int t = first + (int)threadIdx.x / n.threads; t < end; t += slots) {
+        float x[C][V] = {}, d_Y[C][V] = {};
+        if (n.wanted && n.wanted[t] == 0) continue;
+        struct normaliser s = normal_row(n, t, x, scratch);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            int column = column_of_row<V>(n.threads, c);
+            if (column < n.D) read_vector<A>(g.d_Y + ((int64_t)t * n.D + column), d_Y[c]);
+#pragma unroll
+            for (int k = 0; k < V; k++) gain_sum[c][k] += d_Y[c][k] * x[c][k], bias_sum[c][k] += d_Y[c][k];
+        }
+        row_gradient(n, d_Y, s.scale.high, x, scratch);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            int column = column_of_row<V>(n.threads, c);
+            if (column >= n.D) continue;
+            if (g.d_b) write_vector<A>(g.d_b + (t * n.b_stride + column), x[c]);
+            drop(n.dropout, t, column, n.D, x[c]);
+            write_vector<A>(g.d_a + (t * n.a_stride + column), x[c]);
+        }
+    }
+    gather_rows(gain_sum, n.D, n.threads, gathered, g.gain_parts + (int64_t)blockIdx.x * n.D);
+    gather_rows(bias_sum, n.D, n.threads, gathered, g.bias_parts + (int64_t)blockIdx.x * n.D);
+}
+
+template <class A>
+struct norm_input<A> input_of(const struct add_norm *n) {
+    return {(int)n->T,   n->D,        share_rows(n->D).threads, (const A *)n->a, (const A *)n->b,
+            n->a_stride, n->b_stride, dropping_of(&n->dropout), n->gain,         n->bias,
+            n->wanted};
+}
+
+template <class A>
+bool inputs_take_vectors(const struct add_norm *n)
+{
+    return takes_vectors<A>(n->a, n->a_stride, n->D) && takes_vectors<A>(n->Y, n->D, n->D) &&
+           (!n->b || takes_vectors<A>(n->b, n->b_stride, n->D));
+}
+
+template <class A, int V>
+void forward(const struct add_norm *n, const struct launch *launch)
+{
+    struct row_share share = share_rows(n->D);
+    int rows = ROWS_A_WARP * share.slots, blocks = ((int)n->T + rows - 1) / rows, threads = share.threads * share.slots;
+    struct norm_input<A> input = input_of<A>(n);
+    if (share.wide)
+        LAUNCH((add_norm_forward<A, V, 32 / V>), blocks, threads, 0, launch->stream, input, (A *)n->Y);
+    else
+        LAUNCH((add_norm_forward<A, V, 8 / V>), blocks, threads, 0, launch->stream, input, (A *)n->Y);
+}
+
+template <class A>
+void forward(const struct add_norm *n, const struct launch *launch)
+{
+    inputs_take_vectors<A>(n) ? forward<A, vector_width<A>>(n, launch) : forward<A, 1>(n, launch);
+}
+
+template <class A, int V>
+void backward(const struct add_norm *n, const struct add_norm_gradient *g, const struct launch *launch)
+{
+    struct row_share share = share_rows(n->D);
+    int rows = rows_of_a_part(n->T), parts = part_count(n->T), threads = share.threads * share.slots;
+    float *gain_parts = launch->work, *bias_parts = gain_parts + (int64_t)parts * n->D;
+    struct norm_input<A> input = input_of<A>(n);
+    struct norm_output<A> output = {
+        (const A *)g->d_Y, (A *)g->d_a, (A *)g->d_b, gain_parts, bias_parts
+    };
+    if (share.wide)
+        LAUNCH((add_norm_backward<A, V, 32 / V>), parts, threads, 0, launch->stream, input, output, rows);
+    else
+        LAUNCH((add_norm_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, output, rows);
+    kernel_part_sums(gain_parts, parts, n->D, g->d_gain, launch);
+    kernel_part_sums(bias_parts, parts, n->D, g->d_bias, launch);
+}
+
+template <class A>
+void backward(const struct add_norm *n, const struct add_norm_gradient *g, const struct launch *launch)
+{
+    bool vectors = inputs_take_vectors<A>(n) && takes_vectors<A>(g->d_Y, n->D, n->D) &&
+                   takes_vectors<A>(g->d_a, n->a_stride, n->D) && (!g->d_b || takes_vectors<A>(g->d_b, n->b_stride, n->D));
+    vectors ? backward<A, vector_width<A>>(n, g, launch) : backward<A, 1>(n, g, launch);
+}
+
+} // namespace
+
+extern "C" void kernel_add_norm_forward(const struct add_norm *n, const struct launch *launch)
+{
+    check_rows(n->T);
+    if (n->T == 0) return;
+    launch->precision == PRECISION_BF16 ? forward<bf16>(n, launch) : forward<float>(n, launch);
+}
+
+extern "C" size_t kernel_add_norm_work_count(const struct add_norm *n)
+{
+    return 2 * (size_t)part_count(n->T) * (size_t)n->D;
+}
+
+extern "C" void kernel_add_norm_backward(const struct add_norm *n, const struct add_norm_gradient *g, const struct launch *launch)
+{
+    check_rows(n->T);
+    if (n->T == 0) return;
+    launch->precision == PRECISION_BF16 ? backward<bf16>(n, g, launch) : backward<float>(n, g, launch);
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What kernels are written with beside CUDA C++ itself: memory that a test harness can check, launches, and the warp's matrix
+ * instructions. With nvcc every name here is the plain thing. The harness of tests/cuda compiles the same kernels with a C++
+ * compiler: its cuda_runtime.h defines CUDA_ON_HOST and every name below again, with blocks run on the CPU and every access
+ * checked. Kernels therefore touch memory only through pointer<T>, SHARED, DYNAMIC_SHARED, load and store. */
+#ifndef ASTROMER_KERNELS_PLATFORM_H
+#define ASTROMER_KERNELS_PLATFORM_H
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+typedef __nv_bfloat16 bf16;
+
+#ifndef CUDA_ON_HOST
+
+/* Device or shared memory. Kernels take it by value; p[i], p + i as with any pointer. */
+template <class T> using pointer = T *;
+
+/* `count` elements of the block's shared memory, on a 16-byte boundary; like a pointer. */
+#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+/* The shared memory that the launch asked for, as elements of a type. */
+#define DYNAMIC_SHARED(type, name)                                                                                               \
+    extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];                                                       \
+    type *name = reinterpret_cast<type *>(dynamic_shared_memory)
+
+/* kernel<<<blocks, threads, shared_bytes, stream>>>(arguments). A kernel with commas in its name goes in parentheses. */
+#define LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) kernel<<<blocks, threads, shared_bytes, stream>>>(__VA_ARGS__)
+
+/* Reads or writes one V (float4, uint4, ...) at an address that is a multiple of sizeof(V). */
+template <class V, class T> __device__ __forceinline__ V load(const T *p) { return *reinterpret_cast<const V *>(p); }
+template <class V, class T> __device__ __forceinline__ void store(T *p, V value) { *reinterpret_cast<V *>(p) = value; }
+
+/* The same memory as elements of another type. */
+template <class V, class T> __device__ __forceinline__ V *view(T *p) { return reinterpret_cast<V *>(p); }
+
+/* 32-bit address within the block's shared memory. */
+__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* Four 8 x 8 matrices of 16-bit elements (x 2: two) from shared memory into a warp's registers: lane l names row l % 8 of matrix
+ * l / 8, 16 bytes on a 16-byte boundary. Register i holds of matrix i, in lane l, the elements 2 (l % 4), 2 (l % 4) + 1 of row
+ * l / 4; with _transposed of column l / 4. The whole warp takes part. */
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row)));
+}
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row)));
+}
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[2], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(shared_address(row)));
+}
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[2], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(shared_address(row)));
+}
+
+/* d += a b by the warp: a 16 x 16, b 16 x 8, d 16 x 8, bf16 in and fp32 sums. With g = lane / 4, t = lane % 4: a[0], a[2] hold row
+ * g and a[1], a[3] row g + 8, columns 2t, 2t+1 (a[0], a[1]) and 2t+8, 2t+9 (a[2], a[3]); b[0], b[1] column g, rows 2t, 2t+1 and
+ * 2t+8, 2t+9; d[0], d[1] row g and d[2], d[3] row g + 8, columns 2t, 2t+1. */
+__device__ __forceinline__ void multiply_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* d += a b by the warp: a 16 x 8, b 8 x 8, tf32 in (from tf32_of) and fp32 sums. a[0], a[2] hold row g and a[1], a[3] row g + 8,
+ * columns t (a[0], a[1]) and t + 4 (a[2], a[3]); b[0], b[1] column g, rows t and t + 4; d as above. */
+__device__ __forceinline__ void multiply_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* A float rounded to tf32 (10 bits of mantissa, nearest, ties away). */
+__device__ __forceinline__ uint32_t tf32_of(float x)
+{
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+/* Starts a copy of 16 bytes from device to shared memory, both on 16-byte boundaries; not `there`: zeros, and nothing is read. */
+__device__ __forceinline__ void copy_async(void *shared, const void *memory, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(memory), "r"(there ? 16 : 0));
+}
+/* Closes a group of copies; waits until at most `groups` of the thread's groups are under way. A barrier must follow before other
+ * threads read. */
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
+template <int groups> __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(groups)); }
+
+#endif
+
+/* Activations are float or bf16; arithmetic is float. */
+__device__ __forceinline__ float float_of(float x) { return x; }
+__device__ __forceinline__ float float_of(bf16 x) { return __bfloat162float(x); }
+template <class A> __device__ __forceinline__ A activation_of(float x);
+template <> __device__ __forceinline__ float activation_of<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 activation_of<bf16>(float x) { return __float2bfloat16_rn(x); }
+
+#endif

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Readout with window errors, its gradient, and pooled embeddings: each one pass over its bytes. A block takes whole windows, so
+ * that the errors of a window follow its reconstructions within the kernel. Only probed steps have a gradient. */
+#include "readout.h"
+
+#include "layout.h"
+#include "rows.h"
+
+namespace
+{
+
+template <class A>
+struct readout_input {
+    int B, L, D, threads;
+    pointer<const A> X;
+    pointer<const float> gain, norm_bias, weight, bias, target, probed, loss_weight, wanted;
+};
+
+template <class A>
+struct readout_parts {
+    pointer<A> d_X;
+    pointer<float> gain, norm_bias, weight, bias; /* of a block: D, D, D, 1 */
+};
+
+/* One window's error, its unweighted twin and its probed steps. */
+struct window_error {
+    double error, plain, probed;
+};
+
+template <class A, int V, int C>
+__device__ __forceinline__ struct normaliser normal_row(const struct readout_input<A> &r, int64_t row, float (&x)[C][V],
+                                                        pointer<sum_of<A>> scratch)
+{
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(r.threads, c);
+        if (column < r.D) read_vector<A>(r.X + (row * r.D + column), x[c]);
+    }
+    struct normaliser s = normaliser_of<A>(x, r.D, r.threads, scratch);
+#pragma unroll
+    for (int c = 0; c < C; c++)
+#pragma unroll
+        for (int k = 0; k < V; k++) x[c][k] = normal_of(x[c][k], s);
+    return s;
+}
+
+/* The residuals of a good model are small differences, so the products are summed as carefully as the statistics. */
+template <class A, int V, int C>
+__device__ __forceinline__ float readout_row(const struct readout_input<A> &r, int64_t row, pointer<sum_of<A>> scratch)
+{
+    float x[C][V] = {};
+    sum_of<A> value = {};
+    normal_row(r, row, x, scratch);
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(r.threads, c);
+        if (column >= r.D) continue;
+#pragma unroll
+        for (int k = 0; k < V; k++)
+            add_product(value, x[c][k] * r.gain[column + k] + r.norm_bias[column + k], r.weight[column + k]);
+    }
+    value = row_sum(value, r.threads, scratch);
+    add(value, (float)r.bias[0]);
+    return value_of(value);
+}
+
+/* By the whole block. */
+template <class A>
+__device__ __forceinline__ struct window_error error_of(const struct readout_input<A> &r, int b,
+                                                        pointer<const float> reconstruction, pointer<double> scratch)
+{
+    struct window_error e = {0, 0, 0};
+    for (int i = (int)threadIdx.x; i < r.L; i += (int)blockDim.x) {
+        int64_t row = (int64_t)b * r.L + i;
+        if (r.probed[row] == 0) continue;
+        double off = (double)r.target[row] - (double)reconstruction[row];
+        e.error += off * off * (double)r.loss_weight[row];
+        e.plain += off * off;
+        e.probed += 1;
+    }
+    e.error = block_sum(e.error, scratch), e.plain = block_sum(e.plain, scratch), e.probed = block_sum(e.probed, scratch);
+    if (e.probed > 0) e.error /= e.probed, e.plain /= e.probed;
+    return e;
+}
+
+template <class A, int V, int C>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    readout_forward(const struct readout_input<A> r, pointer<float> reconstruction, pointer<float> error, pointer<double> errors)
+{
+    SHARED(double, scratch, 32);
+    int b = (int)blockIdx.x, slots = (int)blockDim.x / r.threads;
+    for (int i = (int)threadIdx.x / r.threads; i < r.L; i += slots) {
+        int64_t row = (int64_t)b * r.L + i;
+        if (r.wanted && r.wanted[row] == 0) {
+            if ((int)threadIdx.x % r.threads == 0) reconstruction[row] = 0;
+            continue;
+        }
+        float value = readout_row<A, V, C>(r, row, view<sum_of<A>>(scratch + 0));
+        if ((int)threadIdx.x % r.threads == 0) reconstruction[row] = value;
+    }
+    __syncthreads();
+    struct window_error e = error_of(r, b, reconstruction, scratch);
+    if (threadIdx.x > 0) return;
+    error[b] = (float)e.error;
+    errors[b] = e.error;
+    errors[r.B + b] = e.plain;
+}
+
+__global__ void __launch_bounds__(BLOCK_THREADS) total_errors(pointer<const double> errors, int B, pointer<float> totals)
+{
+    SHARED(double, scratch, 32);
+    double error = 0, plain = 0;
+    for (int b = (int)threadIdx.x; b < B; b += BLOCK_THREADS) error += (double)errors[b], plain += (double)errors[B + b];
+    error = block_sum(error, scratch), plain = block_sum(plain, scratch);
+    if (threadIdx.x > 0) return;
+    totals[TOTAL_ERROR] += (float)error;
+    totals[TOTAL_PLAIN_ERROR] += (float)plain;
+    totals[TOTAL_WINDOWS] += (float)B;
+}
+
+/* d_X of a row whose normal numbers are in x, d the gradient of its reconstruction. */
+template <class A, int V, int C>
+__device__ __forceinline__ void row_gradient(const struct readout_input<A> &r, int64_t row, float d, float scale,
+                                             float (&x)[C][V], pointer<sum_of<A>> scratch, pointer<A> d_X)
+{
+    sum_of<A> along = {}, sum = {};
+    float d_normal[C][V] = {};
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(r.threads, c);
+        if (column >= r.D) continue;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            d_normal[c][k] = __fmul_rn(d * r.weight[column + k], r.gain[column + k]);
+            add_product(along, d_normal[c][k], x[c][k]);
+            add(sum, d_normal[c][k]);
+        }
+    }
+    float along_mean = value_of(row_sum(along, r.threads, scratch)) / (float)r.D;
+    float sum_mean = value_of(row_sum(sum, r.threads, scratch)) / (float)r.D;
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(r.threads, c);
+        if (column >= r.D) continue;
+#pragma unroll
+        for (int k = 0; k < V; k++) x[c][k] = scale * (d_normal[c][k] - sum_mean - x[c][k] * along_mean);
+        write_vector<A>(d_X + (row * r.D + column), x[c]);
+    }
+}
+
+/* One window: d_X of its rows; into along the sum of d normal over them, into sum the sum of d. */
+template <class A, int V, int C>
+__device__ __forceinline__ void window_gradient(const struct readout_input<A> &r, int b, pointer<const float> reconstruction,
+                                                double probed, pointer<sum_of<A>> scratch, pointer<A> d_X, float (&along)[C][V],
+                                                float &sum)
+{
+    int slots = (int)blockDim.x / r.threads;
+    for (int i = (int)threadIdx.x / r.threads; i < r.L; i += slots) {
+        int64_t row = (int64_t)b * r.L + i;
+        float x[C][V] = {};
+        if (r.probed[row] == 0) {
+#pragma unroll
+            for (int c = 0; c < C; c++) {
+                int column = column_of_row<V>(r.threads, c);
+                if (column < r.D) write_vector<A>(d_X + (row * r.D + column), x[c]);
+            }
+            continue;
+        }
+        float d = (float)(2.0 * (double)r.loss_weight[row] * ((double)reconstruction[row] - (double)r.target[row]) / probed);
+        struct normaliser s = normal_row(r, row, x, scratch);
+#pragma unroll
+        for (int c = 0; c < C; c++)
+#pragma unroll
+            for (int k = 0; k < V; k++) along[c][k] += d * x[c][k];
+        sum += d;
+        row_gradient(r, row, d, s.scale.high, x, scratch, d_X);
+    }
+}
+
+template <class A, int V, int C>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    readout_backward(const struct readout_input<A> r, pointer<const float> reconstruction, int windows,
+                     const struct readout_parts<A> parts)
+{
+    SHARED(double, scratch, 32);
+    SHARED(float, gathered, 8 * BLOCK_THREADS);
+    int first = (int)blockIdx.x * windows, end = first + windows < r.B ? first + windows : r.B;
+    float along[C][V] = {}, column_sum[C][V] = {}, sum = 0;
+    for (int b = first; b < end; b++) {
+        struct window_error e = error_of(r, b, reconstruction, scratch);
+        window_gradient(r, b, reconstruction, e.probed, view<sum_of<A>>(scratch + 0), parts.d_X, along, sum);
+        __syncthreads();
+    }
+    int64_t part = (int64_t)blockIdx.x * r.D;
+    gather_rows(along, r.D, r.threads, gathered, parts.weight + part);
+#pragma unroll
+    for (int c = 0; c < C; c++)
+#pragma unroll
+        for (int k = 0; k < V; k++) column_sum[c][k] = sum;
+    gather_rows(column_sum, r.D, r.threads, gathered, parts.norm_bias + part);
+    __syncthreads();
+    for (int j = (int)threadIdx.x; j < r.D; j += (int)blockDim.x) {
+        float normal = parts.weight[part + j], total = parts.norm_bias[part + j], weight = r.weight[j];
+        parts.gain[part + j] = weight * normal;
+        parts.norm_bias[part + j] = weight * total;
+        parts.weight[part + j] = r.gain[j] * normal + r.norm_bias[j] * total;
+        if (j == 0) parts.bias[blockIdx.x] = total;
+    }
+}
+
+/* What pooling makes of two numbers; what is not a number stays so. */
+struct larger {
+    __device__ __forceinline__ float operator()(float x, float y) const { return y <= x || x != x ? x : y; }
+};
+
+template <class A, int V, class F>
+__device__ __forceinline__ void pool_rows(pointer<const A> X, int n, int D, float start, float divisor, F join,
+                                          pointer<float> gathered, pointer<float> pooled)
+{
+    struct column_share s = share_columns<V>(D);
+    float value[V];
+#pragma unroll
+    for (int k = 0; k < V; k++) value[k] = start;
+    for (int i = s.slot < s.slots ? s.slot : n; i < n; i += s.slots) {
+        float x[V];
+        read_vector<A>(X + ((int64_t)i * D + s.column), x);
+#pragma unroll
+        for (int k = 0; k < V; k++) value[k] = join(value[k], x[k]);
+    }
+    gather_columns(value, s, gathered, pooled, join);
+    __syncthreads();
+    for (int j = (int)threadIdx.x; j < s.width; j += BLOCK_THREADS) pooled[s.first + j] = pooled[s.first + j] / divisor;
+}
+
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS) pool_window(int pooling, pointer<const A> X, pointer<const int32_t> length,
+                                                             int L, int D, pointer<float> pooled, int64_t stride)
+{
+    SHARED(float, gathered, BLOCK_THREADS *V);
+    int b = (int)blockIdx.x, n = length[b];
+    pointer<const A> rows = X + (int64_t)b * L * D;
+    if (pooling == POOL_MAX && n > 0)
+        pool_rows<A, V>(rows, n, D, -INFINITY, 1.0f, larger{}, gathered, pooled + b * stride);
+    else
+        pool_rows<A, V>(rows, n, D, 0.0f, n > 0 ? (float)n : 1.0f, plus{}, gathered, pooled + b * stride);
+}
+
+template <class A>
+struct readout_input<A> input_of(const struct readout *r) {
+    const struct device_windows *w = r->windows;
+    return {r->B,
+            r->L,
+            r->D,
+            share_rows(r->D).threads,
+            (const A *)r->X,
+            r->gain,
+            r->norm_bias,
+            r->weight,
+            r->bias,
+            w->target,
+            w->probed,
+            w->weight,
+            r->wanted};
+}
+
+template <class A, int V>
+void forward(const struct readout *r, const struct launch *launch)
+{
+    struct row_share share = share_rows(r->D);
+    int threads = share.threads * share.slots;
+    double *errors = (double *)(void *)launch->work;
+    struct readout_input<A> input = input_of<A>(r);
+    if (share.wide)
+        LAUNCH((readout_forward<A, V, 32 / V>), r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error,
+               errors);
+    else
+        LAUNCH((readout_forward<A, V, 8 / V>), r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error,
+               errors);
+    if (r->totals) LAUNCH(total_errors, 1, BLOCK_THREADS, 0, launch->stream, errors, r->B, r->totals);
+}
+
+template <class A>
+void forward(const struct readout *r, const struct launch *launch)
+{
+    takes_vectors<A>(r->X, r->D, r->D) ? forward<A, vector_width<A>>(r, launch) : forward<A, 1>(r, launch);
+}
+
+int windows_of_a_part(int B)
+{
+    return (B + PARTS_MOST - 1) / PARTS_MOST;
+}
+
+int window_parts(int B)
+{
+    return B > 0 ? (B + windows_of_a_part(B) - 1) / windows_of_a_part(B) : 0;
+}
+
+template <class A, int V>
+void backward(const struct readout *r, const struct readout_gradient *g, const struct launch *launch)
+{
+    struct row_share share = share_rows(r->D);
+    int parts = window_parts(r->B), windows = windows_of_a_part(r->B), threads = share.threads * share.slots, D = r->D;
+    float *gain = launch->work, *norm_bias = gain + (int64_t)parts * D, *weight = norm_bias + (int64_t)parts * D;
+    float *bias = weight + (int64_t)parts * D;
+    struct readout_input<A> input = input_of<A>(r);
+    struct readout_parts<A> output = {
+        (A *)g->d_X, gain, norm_bias, weight, bias
+    };
+    if (share.wide)
+        LAUNCH((readout_backward<A, V, 32 / V>), parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
+    else
+        LAUNCH((readout_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
+    kernel_part_sums(gain, parts, D, g->d_gain, launch);
+    kernel_part_sums(norm_bias, parts, D, g->d_norm_bias, launch);
+    kernel_part_sums(weight, parts, D, g->d_weight, launch);
+    kernel_part_sums(bias, parts, 1, g->d_bias, launch);
+}
+
+template <class A>
+void backward(const struct readout *r, const struct readout_gradient *g, const struct launch *launch)
+{
+    takes_vectors<A>(r->X, r->D, r->D) && takes_vectors<A>(g->d_X, r->D, r->D) ? backward<A, vector_width<A>>(r, g, launch)
+                                                                               : backward<A, 1>(r, g, launch);
+}
+
+template <class A, int V>
+void pool_of(const struct pool *p, const struct launch *launch)
+{
+    dim3 blocks((unsigned)p->B, (unsigned)column_blocks(p->D, V));
+    LAUNCH((pool_window<A, V>), blocks, BLOCK_THREADS, 0, launch->stream, p->pooling, (const A *)p->X, p->length, p->L, p->D,
+           p->pooled, p->pooled_stride);
+}
+
+template <class A>
+void pool_of(const struct pool *p, const struct launch *launch)
+{
+    takes_vectors<A>(p->X, p->D, p->D) ? pool_of<A, vector_width<A>>(p, launch) : pool_of<A, 1>(p, launch);
+}
+
+} // namespace
+
+extern "C" size_t kernel_readout_work_count(const struct readout *r)
+{
+    size_t errors = 2 * (size_t)r->B * (sizeof(double) / sizeof(float));
+    size_t parts = (size_t)window_parts(r->B) * (3 * (size_t)r->D + 1);
+    return errors > parts ? errors : parts;
+}
+
+extern "C" void kernel_readout_forward(const struct readout *r, const struct launch *launch)
+{
+    if (r->B == 0) return;
+    launch->precision == PRECISION_BF16 ? forward<bf16>(r, launch) : forward<float>(r, launch);
+}
+
+extern "C" void kernel_readout_backward(const struct readout *r, const struct readout_gradient *g, const struct launch *launch)
+{
+    if (r->B == 0) return;
+    launch->precision == PRECISION_BF16 ? backward<bf16>(r, g, launch) : backward<float>(r, g, launch);
+}
+
+extern "C" void kernel_pool_forward(const struct pool *p, const struct launch *launch)
+{
+    if (p->B == 0) return;
+    launch->precision == PRECISION_BF16 ? pool_of<bf16>(p, launch) : pool_of<float>(p, launch);
+}

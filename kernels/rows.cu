@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Operations on rows of activations that belong to products: elementwise ones with a warp a row, and sums of columns in two
+ * stages. */
+#include "rows.h"
+
+#include "layout.h"
+
+namespace
+{
+
+enum { ROWS_A_WARP = 4, WARPS = BLOCK_THREADS / 32, CAREFUL_COLUMNS = 64 };
+
+/* Calls act(row, column) for the vectors of a T x columns matrix. */
+template <int V, class F>
+__device__ __forceinline__ void for_vectors(int T, int columns, F act)
+{
+    int row = ((int)blockIdx.x * WARPS + (int)threadIdx.x / 32) * ROWS_A_WARP,
+        end = row + ROWS_A_WARP < T ? row + ROWS_A_WARP : T;
+    for (; row < end; row++)
+        for (int column = (int)threadIdx.x % 32 * V; column < columns; column += 32 * V) act(row, column);
+}
+
+int blocks_for_vectors(int64_t T)
+{
+    return (int)((T + WARPS * ROWS_A_WARP - 1) / (WARPS * ROWS_A_WARP));
+}
+
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    bias_tanh(pointer<A> y, int T, int columns, int64_t stride, pointer<const float> bias, int tanh_columns)
+{
+    for_vectors<V>(T, columns, [&](int row, int column) {
+        float x[V], b[V] = {};
+        read_vector<A>(y + (row * stride + column), x);
+        if (bias) read_parameters(bias + column, b);
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            x[k] += b[k];
+            if (column + k < tanh_columns) x[k] = tanhf(x[k]);
+        }
+        write_vector<A>(y + (row * stride + column), x);
+    });
+}
+
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    tanh_backward(pointer<const A> y, pointer<A> d_y, int T, int columns, int64_t stride)
+{
+    for_vectors<V>(T, columns, [&](int row, int column) {
+        float x[V], d[V];
+        read_vector<A>(y + (row * stride + column), x);
+        read_vector<A>(d_y + (row * stride + column), d);
+#pragma unroll
+        for (int k = 0; k < V; k++) d[k] *= (1.0f - x[k]) * (1.0f + x[k]);
+        write_vector<A>(d_y + (row * stride + column), d);
+    });
+}
+
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    column_parts(pointer<const A> x, int T, int columns, int64_t stride, int rows, pointer<float> parts)
+{
+    SHARED(float, gathered, BLOCK_THREADS *V);
+    struct column_share s = share_columns<V>(columns);
+    int first = (int)blockIdx.x * rows, end = first + rows < T ? first + rows : T;
+    sum_of<A> sum[V] = {};
+    if (s.slot < s.slots)
+        for (int row = first + s.slot; row < end; row += s.slots) {
+            float values[V];
+            read_vector<A>(x + (row * stride + s.column), values);
+#pragma unroll
+            for (int k = 0; k < V; k++) add(sum[k], values[k]);
+        }
+    float total[V];
+#pragma unroll
+    for (int k = 0; k < V; k++) total[k] = value_of(sum[k]);
+    gather_columns(total, s, gathered, parts + (int64_t)blockIdx.x * columns, plus{});
+}
+
+/* A block sums 32 columns: each warp a stretch of the rows, then the warps' sums in their order. */
+__global__ void __launch_bounds__(BLOCK_THREADS) part_sums(pointer<const float> parts, int rows, int columns, pointer<float> sums)
+{
+    SHARED(double, gathered, BLOCK_THREADS);
+    int column = (int)blockIdx.x * 32 + (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stretch = (rows + WARPS - 1) / WARPS;
+    int begin = warp * stretch, end = begin + stretch < rows ? begin + stretch : rows;
+    double sum = 0;
+    if (column < columns)
+#pragma unroll 4
+        for (int row = begin; row < end; row++) sum += (double)parts[(int64_t)row * columns + column];
+    gathered[threadIdx.x] = sum;
+    __syncthreads();
+    if (warp > 0 || column >= columns) return;
+    for (int other = 1; other < WARPS; other++) sum += gathered[other * 32 + (int)threadIdx.x];
+    sums[column] += (float)sum;
+}
+
+template <int V>
+__global__ void __launch_bounds__(BLOCK_THREADS) round_to_bf16(pointer<const float> from, pointer<bf16> to, int64_t count)
+{
+    int64_t i = ((int64_t)blockIdx.x * BLOCK_THREADS + threadIdx.x) * V;
+    if (i >= count) return;
+    float x[V];
+    read_vector<float>(from + i, x);
+    write_vector<bf16>(to + i, x);
+}
+
+template <class A>
+__global__ void __launch_bounds__(CAREFUL_COLUMNS)
+    careful_product(pointer<const A> x, int64_t x_stride, pointer<const float> weight, int64_t weight_stride, pointer<A> y,
+                    int64_t y_stride, int in, int out)
+{
+    int row = (int)blockIdx.x, column = (int)(blockIdx.y * CAREFUL_COLUMNS + threadIdx.x);
+    if (column >= out) return;
+    double sum = 0;
+    for (int i = 0; i < in; i++) sum += (double)float_of(x[row * x_stride + i]) * (double)weight[i * weight_stride + column];
+    y[row * y_stride + column] = activation_of<A>((float)sum);
+}
+
+template <class A>
+void bias_tanh_of(void *y, int T, int columns, int64_t stride, const float *bias, int tanh_columns, const struct launch *launch)
+{
+    int blocks = blocks_for_vectors(T);
+    if (takes_vectors<A>(y, stride, columns))
+        LAUNCH((bias_tanh<A, vector_width<A>>), blocks, BLOCK_THREADS, 0, launch->stream, (A *)y, T, columns, stride, bias,
+               tanh_columns);
+    else
+        LAUNCH((bias_tanh<A, 1>), blocks, BLOCK_THREADS, 0, launch->stream, (A *)y, T, columns, stride, bias, tanh_columns);
+}
+
+template <class A>
+void tanh_backward_of(const void *y, void *d_y, int T, int columns, int64_t stride, const struct launch *launch)
+{
+    int blocks = blocks_for_vectors(T);
+    if (takes_vectors<A>(y, stride, columns) && takes_vectors<A>(d_y, stride, columns))
+        LAUNCH((tanh_backward<A, vector_width<A>>), blocks, BLOCK_THREADS, 0, launch->stream, (const A *)y, (A *)d_y, T, columns,
+               stride);
+    else
+        LAUNCH((tanh_backward<A, 1>), blocks, BLOCK_THREADS, 0, launch->stream, (const A *)y, (A *)d_y, T, columns, stride);
+}
+
+template <class A, int V>
+void column_parts_of(const void *x, int T, int columns, int64_t stride, const struct launch *launch)
+{
+    dim3 blocks((unsigned)part_count(T), (unsigned)column_blocks(columns, V));
+    LAUNCH((column_parts<A, V>), blocks, BLOCK_THREADS, 0, launch->stream, (const A *)x, T, columns, stride, rows_of_a_part(T),
+           launch->work);
+}
+
+template <class A>
+void column_parts_of(const void *x, int T, int columns, int64_t stride, const struct launch *launch)
+{
+    takes_vectors<A>(x, stride, columns) ? column_parts_of<A, vector_width<A>>(x, T, columns, stride, launch)
+                                         : column_parts_of<A, 1>(x, T, columns, stride, launch);
+}
+
+} // namespace
+
+extern "C" void kernel_bias_tanh(void *y, int64_t T, int columns, int64_t stride, const float *bias, int tanh_columns,
+                                 const struct launch *launch)
+{
+    check_rows(T);
+    if (T == 0 || columns == 0) return;
+    launch->precision == PRECISION_BF16 ? bias_tanh_of<bf16>(y, (int)T, columns, stride, bias, tanh_columns, launch)
+                                        : bias_tanh_of<float>(y, (int)T, columns, stride, bias, tanh_columns, launch);
+}
+
+extern "C" void kernel_tanh_backward(const void *y, void *d_y, int64_t T, int tanh_columns, int64_t stride,
+                                     const struct launch *launch)
+{
+    check_rows(T);
+    if (T == 0 || tanh_columns == 0) return;
+    launch->precision == PRECISION_BF16 ? tanh_backward_of<bf16>(y, d_y, (int)T, tanh_columns, stride, launch)
+                                        : tanh_backward_of<float>(y, d_y, (int)T, tanh_columns, stride, launch);
+}
+
+extern "C" size_t kernel_column_sums_work_count(int64_t T, int columns)
+{
+    return (size_t)part_count(T) * (size_t)columns;
+}
+
+extern "C" void kernel_column_sums(const void *x, int64_t T, int columns, int64_t stride, float *sums,
+                                   const struct launch *launch)
+{
+    check_rows(T);
+    if (T == 0 || columns == 0) return;
+    launch->precision == PRECISION_BF16 ? column_parts_of<bf16>(x, (int)T, columns, stride, launch)
+                                        : column_parts_of<float>(x, (int)T, columns, stride, launch);
+    kernel_part_sums(launch->work, part_count(T), columns, sums, launch);
+}
+
+extern "C" void kernel_part_sums(const float *parts, int64_t rows, int columns, float *sums, const struct launch *launch)
+{
+    check_rows(rows);
+    if (rows == 0 || columns == 0) return;
+    LAUNCH(part_sums, (columns + 31) / 32, BLOCK_THREADS, 0, launch->stream, parts, (int)rows, columns, sums);
+}
+
+extern "C" void kernel_round_to_bf16(const float *from, void *to, int64_t count, const struct launch *launch)
+{
+    bool vectors = (uintptr_t)from % 16 == 0 && (uintptr_t)to % 8 == 0;
+    int64_t together = vectors ? count / 4 * 4 : 0, rest = count - together;
+    if (together > 0)
+        LAUNCH(round_to_bf16<4>, (unsigned)((together / 4 + BLOCK_THREADS - 1) / BLOCK_THREADS), BLOCK_THREADS, 0, launch->stream,
+               from, (bf16 *)to, together);
+    if (rest > 0)
+        LAUNCH(round_to_bf16<1>, (unsigned)((rest + BLOCK_THREADS - 1) / BLOCK_THREADS), BLOCK_THREADS, 0, launch->stream,
+               from + together, (bf16 *)to + together, rest);
+}
+
+extern "C" void kernel_careful_product(const void *x, int64_t x_stride, const float *weight, int64_t weight_stride, void *y,
+                                       int64_t y_stride, int64_t T, int in, int out, const struct launch *launch)
+{
+    check_rows(T);
+    if (T == 0 || out == 0) return;
+    dim3 blocks((unsigned)T, (unsigned)((out + CAREFUL_COLUMNS - 1) / CAREFUL_COLUMNS));
+    if (launch->precision == PRECISION_BF16)
+        LAUNCH(careful_product<bf16>, blocks, CAREFUL_COLUMNS, 0, launch->stream, (const bf16 *)x, x_stride, weight,
+               weight_stride, (bf16 *)y, y_stride, in, out);
+    else
+        LAUNCH(careful_product<float>, blocks, CAREFUL_COLUMNS, 0, launch->stream, (const float *)x, x_stride, weight,
+               weight_stride, (float *)y, y_stride, in, out);
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The CUDA device: opening a GPU, and the table of its operations, each of which is a launcher of kernels/ on the device's
+ * stream. Products are in linear.c. Every operation is a named range in NVIDIA's profilers. */
+#include <nvtx3/nvToolsExt.h>
+#include <stdio.h>
+
+#include "attention.h"
+#include "base/memory.h"
+#include "device/cuda/cuda.h"
+#include "device/cuda/state.h"
+#include "embed.h"
+#include "norm.h"
+#include "readout.h"
+#include "step.h"
+
+struct launch cuda_begin(struct cuda_device *cuda, const char *operation, size_t work_count)
+{
+    nvtxRangePushA(operation);
+    float *work = cuda_buffer_of(cuda, &cuda->work, work_count * sizeof *work, "the work memory of an operation");
+    return (struct launch){.stream = cuda->stream, .precision = cuda->precision, .work = work};
+}
+
+void cuda_end(const char *operation)
+{
+    cudaError_t status = cudaGetLastError();
+    CHECK(status == cudaSuccess, "%s on the GPU: %s (%s)", operation, cudaGetErrorString(status), cudaGetErrorName(status));
+    nvtxRangePop();
+}
+
+static void cuda_embed_forward(struct device *device, const struct embed *embed)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "embed forward", 0);
+    kernel_embed_forward(embed, &launch);
+    cuda_end("embed forward");
+}
+
+static void cuda_embed_backward(struct device *device, const struct embed *embed, const struct embed_gradient *gradient)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "embed backward", kernel_embed_work_count(embed));
+    kernel_embed_backward(embed, gradient, &launch);
+    cuda_end("embed backward");
+}
+
+static int cuda_check_shape(struct device *device, int L, int D, int H, struct error *error)
+{
+    const char *why = NULL;
+    (void)device;
+    if (kernel_attention_fits(L, D, H, &why)) return STATUS_OK;
+    return error_set(error, STATUS_FAILED, "device=cuda: %s; use device=cpu", why);
+}
+
+static size_t cuda_attention_saved_count(struct device *device, int B, int L, int D, int H)
+{
+    (void)device;
+    return kernel_attention_saved_count(B, L, D, H);
+}
+
+static void cuda_attention_forward(struct device *device, const struct attention *attention)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "attention forward", 0);
+    kernel_attention_forward(attention, &launch);
+    cuda_end("attention forward");
+}
+
+static void cuda_attention_backward(struct device *device, const struct attention *attention,
+                                    const struct attention_gradient *gradient)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "attention backward", kernel_attention_work_count(attention));
+    kernel_attention_backward(attention, gradient, &launch);
+    cuda_end("attention backward");
+}
+
+static void cuda_attention_weights(struct device *device, const struct attention *attention, float *weights)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "attention weights", 0);
+    kernel_attention_weights(attention, weights, &launch);
+    cuda_end("attention weights");
+}
+
+static void cuda_add_norm_forward(struct device *device, const struct add_norm *norm)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "add_norm forward", 0);
+    kernel_add_norm_forward(norm, &launch);
+    cuda_end("add_norm forward");
+}
+
+static void cuda_add_norm_backward(struct device *device, const struct add_norm *norm, const struct add_norm_gradient *gradient)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "add_norm backward", kernel_add_norm_work_count(norm));
+    kernel_add_norm_backward(norm, gradient, &launch);
+    cuda_end("add_norm backward");
+}
+
+static void cuda_readout_forward(struct device *device, const struct readout *readout)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "readout forward", kernel_readout_work_count(readout));
+    kernel_readout_forward(readout, &launch);
+    cuda_end("readout forward");
+}
+
+static void cuda_readout_backward(struct device *device, const struct readout *readout, const struct readout_gradient *gradient)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "readout backward", kernel_readout_work_count(readout));
+    kernel_readout_backward(readout, gradient, &launch);
+    cuda_end("readout backward");
+}
+
+static void cuda_pool_forward(struct device *device, const struct pool *pool)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "pool forward", 0);
+    kernel_pool_forward(pool, &launch);
+    cuda_end("pool forward");
+}
+
+static void cuda_step_finish(struct device *device, const struct step_finish *finish)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "step finish", kernel_step_finish_work_count(finish));
+    kernel_step_finish(finish, &launch);
+    cuda_end("step finish");
+}
+
+static void cuda_adam(struct device *device, const struct adam *adam)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "adam", 0);
+    kernel_adam(adam, &launch);
+    cuda_end("adam");
+}
+
+static void cuda_close(struct device *device)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda_wait(device);
+    cuda_products_close(cuda);
+    cuda_staging_close(&cuda->staging);
+    CUDA(cudaFree, cuda->rounded.memory);
+    CUDA(cudaFree, cuda->work.memory);
+    CUDA(cudaStreamDestroy, cuda->stream);
+    memory_free(cuda);
+}
+
+static const struct device_operations operations = {
+    .close = cuda_close,
+    .allocate = cuda_allocate,
+    .release = cuda_release,
+    .zero = cuda_zero,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .copy = cuda_copy,
+    .wait = cuda_wait,
+    .use_parameters = cuda_use_parameters,
+    .embed_forward = cuda_embed_forward,
+    .embed_backward = cuda_embed_backward,
+    .linear_forward = cuda_linear_forward,
+    .linear_backward = cuda_linear_backward,
+    .check_shape = cuda_check_shape,
+    .attention_saved_count = cuda_attention_saved_count,
+    .attention_forward = cuda_attention_forward,
+    .attention_backward = cuda_attention_backward,
+    .attention_weights = cuda_attention_weights,
+    .add_norm_forward = cuda_add_norm_forward,
+    .add_norm_backward = cuda_add_norm_backward,
+    .readout_forward = cuda_readout_forward,
+    .readout_backward = cuda_readout_backward,
+    .pool_forward = cuda_pool_forward,
+    .step_finish = cuda_step_finish,
+    .adam = cuda_adam,
+};
+
+/* GPUs of this process; without any, *why says in CUDA's words what is missing. */
+static int usable_devices(const char **why)
+{
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (status == cudaSuccess)
+        status = count > 0 ? cudaSuccess : cudaErrorNoDevice;
+    else
+        cudaGetLastError(); /* not the next operation's error */
+    *why = cudaGetErrorString(status);
+    return status == cudaSuccess ? count : 0;
+}
+
+int cuda_device_count(void)
+{
+    const char *why;
+    return usable_devices(&why);
+}
+
+static int choose_device(int local_rank, int local_ranks, struct error *error)
+{
+    const char *why;
+    int count = usable_devices(&why);
+    if (count == 0)
+        return error_set(error, STATUS_FAILED, "device=cuda: this machine has no usable NVIDIA GPU (CUDA: %s); use device=cpu",
+                         why);
+    if (local_rank >= count)
+        return error_set(error, STATUS_FAILED,
+                         "device=cuda: %d ranks on this node but %d GPU%s: start one rank per GPU (mpirun -n %d)", local_ranks,
+                         count, count > 1 ? "s" : "", count);
+    cudaError_t status = cudaSetDevice(local_rank);
+    if (status == cudaSuccess) status = cudaFree(NULL); /* begins to use it, in case that another process alone may */
+    if (status == cudaSuccess) return STATUS_OK;
+    cudaGetLastError();
+    return error_set(error, STATUS_FAILED, "device=cuda: GPU %d cannot be used (CUDA: %s)", local_rank,
+                     cudaGetErrorString(status));
+}
+
+/* TF32 and bfloat16 products came with compute capability 8.0. */
+static int check_precision(const struct cudaDeviceProp *card, int precision, struct error *error)
+{
+    if (precision == PRECISION_FP32 || card->major >= 8) return STATUS_OK;
+    return error_set(error, STATUS_FAILED,
+                     "precision=%s needs a GPU of compute capability 8.0 and %s has %d.%d; use precision=fp32",
+                     config_name("precision", precision), card->name, card->major, card->minor);
+}
+
+int cuda_open(struct device **device, int precision, int local_rank, int local_ranks, struct error *error)
+{
+    struct cudaDeviceProp card;
+    if (choose_device(local_rank, local_ranks, error)) return error->status;
+    CUDA(cudaGetDeviceProperties, &card, local_rank);
+    if (check_precision(&card, precision, error)) return error->status;
+    struct cuda_device *cuda = memory_zeroed(1, sizeof *cuda, "the CUDA device");
+    cuda->base.operations = &operations;
+    cuda->base.threads = 1;
+    cuda->base.activation_bytes = precision == PRECISION_BF16 ? 2 : sizeof(float);
+    snprintf(cuda->base.name, sizeof cuda->base.name, "%.80s, %.0f GB, sm_%d%d", card.name, (double)card.totalGlobalMem / 1e9,
+             card.major, card.minor);
+    cuda->precision = precision;
+    if (cuda_products_open(cuda, error)) {
+        memory_free(cuda);
+        return error->status;
+    }
+    CUDA(cudaStreamCreateWithFlags, &cuda->stream, cudaStreamNonBlocking);
+    cuda_staging_open(&cuda->staging, cuda->stream);
+    *device = &cuda->base;
+    return STATUS_OK;
+}

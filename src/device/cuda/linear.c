@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Linear layers on the GPU: products with a little before and after. All rows are computed, wanted or not: a product of whole
+ * matrices is faster than picking rows. Rows that nobody computed hold anything, also what is not a number, and zero times that
+ * is not zero; so they are cleared, where they lie, before a sum over rows meets them. */
+#include <stdint.h>
+
+#include "device/cuda/state.h"
+#include "mask_rows.h"
+#include "rows.h"
+
+void cuda_use_parameters(struct device *device, const float *parameters, int64_t N)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda->parameters = parameters, cuda->parameter_count = N;
+    if (cuda->precision != PRECISION_BF16) return;
+    struct launch launch = cuda_begin(cuda, "use parameters", 0);
+    cuda_buffer_of(cuda, &cuda->rounded, (size_t)N * sizeof(uint16_t), "the rounded parameters");
+    kernel_round_to_bf16(parameters, cuda->rounded.memory, N, &launch);
+    cuda_end("use parameters");
+}
+
+/* The parameter as products take it. */
+static const void *operand(const struct cuda_device *cuda, const float *parameter)
+{
+    if (cuda->precision != PRECISION_BF16 || !parameter) return parameter;
+    uintptr_t first = (uintptr_t)cuda->parameters, here = (uintptr_t)parameter;
+    CHECK(cuda->parameters && here >= first && here < first + (size_t)cuda->parameter_count * sizeof(float),
+          "a product with a parameter that use_parameters did not get");
+    return (const uint16_t *)cuda->rounded.memory + (here - first) / sizeof(float);
+}
+
+static void clear_columns(const struct cuda_device *cuda, const struct linear *l, void *y, int first, int count,
+                          const float *wanted, const struct launch *launch)
+{
+    if (count > 0 && wanted)
+        kernel_mask_rows(activation_at(&cuda->base, y, first), l->T, count, l->y_stride, wanted, NULL, launch);
+}
+
+/* What nobody wants of the first columns of y, or of its gradient. */
+static void clear_results(const struct cuda_device *cuda, const struct linear *l, void *y, int columns,
+                          const struct launch *launch)
+{
+    int others = l->out - l->other_columns, first = columns < others ? columns : others;
+    if (l->wanted == l->other_wanted) first = columns;
+    clear_columns(cuda, l, y, 0, first, l->wanted, launch);
+    clear_columns(cuda, l, y, first, columns - first, l->other_wanted, launch);
+}
+
+/* The rows of x from which no column of y is wanted: nobody else has a use for them. */
+static void clear_input(const struct linear *l, const struct launch *launch)
+{
+    bool all_others = l->other_columns == l->out, no_others = l->other_columns == 0;
+    const float *wanted = all_others ? l->other_wanted : l->wanted, *or_wanted = all_others ? l->wanted : l->other_wanted;
+    if (wanted && (all_others || no_others))
+        kernel_mask_rows((void *)l->x, l->T, l->in, l->x_stride, wanted, NULL, launch);
+    else if (wanted && or_wanted)
+        kernel_mask_rows((void *)l->x, l->T, l->in, l->x_stride, wanted, or_wanted, launch);
+}
+
+/* y = x W, and the bias with it where that can be had (at bf16 rounded like the weights). Returns whether it could. */
+static bool multiply_forward(struct cuda_device *cuda, const struct linear *l)
+{
+    const void *bias = operand(cuda, l->bias);
+    bool with_bias = l->tanh_columns == 0 && cuda_product_takes_bias(bias);
+    cuda_product(cuda, &(struct cuda_product){.M = l->T,
+                                              .N = l->out,
+                                              .K = l->in,
+                                              .a = l->x,
+                                              .a_stride = l->x_stride,
+                                              .b = operand(cuda, l->weight),
+                                              .b_stride = l->weight_stride,
+                                              .c = l->y,
+                                              .c_stride = l->y_stride,
+                                              .bias = with_bias ? bias : NULL});
+    return with_bias;
+}
+
+void cuda_linear_forward(struct device *device, const struct linear *l)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    bool finished = false;
+    if (l->T == 0) return;
+    struct launch launch = cuda_begin(cuda, "linear forward", 0);
+    clear_input(l, &launch);
+    if (l->careful)
+        kernel_careful_product(l->x, l->x_stride, l->weight, l->weight_stride, l->y, l->y_stride, l->T, l->in, l->out, &launch);
+    else
+        finished = multiply_forward(cuda, l);
+    if (!finished && (l->bias || l->tanh_columns > 0))
+        kernel_bias_tanh(l->y, l->T, l->out, l->y_stride, l->bias, l->tanh_columns, &launch);
+    cuda_end("linear forward");
+}
+
+static void multiply_backward(struct cuda_device *cuda, const struct linear *l, const struct linear_gradient *g)
+{
+    cuda_product(cuda, &(struct cuda_product){.transpose_a = true,
+                                              .add = true,
+                                              .M = l->in,
+                                              .N = l->out,
+                                              .K = l->T,
+                                              .a = l->x,
+                                              .a_stride = l->x_stride,
+                                              .b = g->d_y,
+                                              .b_stride = l->y_stride,
+                                              .c = g->d_weight,
+                                              .c_stride = l->weight_stride});
+    if (!g->d_x) return;
+    cuda_product(cuda, &(struct cuda_product){.transpose_b = true,
+                                              .M = l->T,
+                                              .N = l->in,
+                                              .K = l->out,
+                                              .a = g->d_y,
+                                              .a_stride = l->y_stride,
+                                              .b = operand(cuda, l->weight),
+                                              .b_stride = l->weight_stride,
+                                              .c = g->d_x,
+                                              .c_stride = l->x_stride});
+}
+
+void cuda_linear_backward(struct device *device, const struct linear *l, const struct linear_gradient *g)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    if (l->T == 0) return;
+    struct launch launch = cuda_begin(cuda, "linear backward", kernel_column_sums_work_count(l->T, l->out));
+    clear_input(l, &launch);
+    clear_results(cuda, l, g->d_y, l->out, &launch);
+    if (l->tanh_columns > 0) {
+        clear_results(cuda, l, l->y, l->tanh_columns, &launch);
+        kernel_tanh_backward(l->y, g->d_y, l->T, l->tanh_columns, l->y_stride, &launch);
+    }
+    multiply_backward(cuda, l, g);
+    kernel_column_sums(g->d_y, l->T, l->out, l->y_stride, g->d_bias, &launch);
+    cuda_end("linear backward");
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The CUDA device from the inside: its state, and what its files share. Everything is enqueued on one stream, so that the work
+ * memory of one operation can be that of the next; the host waits only in download and wait, and when a buffer grows. */
+#ifndef ASTROMER_DEVICE_CUDA_STATE_H
+#define ASTROMER_DEVICE_CUDA_STATE_H
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include "device/device.h"
+#include "launch.h"
+
+/* A call of CUDA or cuBLASLt that must succeed: CUDA(cudaFree, memory). */
+#define CUDA(function, ...)                                                                          \
+    do {                                                                                             \
+        cudaError_t cuda_status = function(__VA_ARGS__);                                             \
+        CHECK(cuda_status == cudaSuccess, "%s: %s (%s)", #function, cudaGetErrorString(cuda_status), \
+              cudaGetErrorName(cuda_status));                                                        \
+    } while (0)
+#define CUBLAS(function, ...)                                                                                       \
+    do {                                                                                                            \
+        cublasStatus_t cublas_status = function(__VA_ARGS__);                                                       \
+        CHECK(cublas_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #function, cublasLtGetStatusString(cublas_status)); \
+    } while (0)
+
+/* Device memory that grows to what was asked for most. */
+struct cuda_buffer {
+    void *memory;
+    size_t bytes;
+};
+
+/* Pinned memory through which uploads pass: filled half by half, and a half is used again when its last copy is done. */
+struct cuda_staging {
+    char *memory;
+    size_t used; /* of the half in use */
+    int half;
+    cudaEvent_t copied[2];
+};
+
+struct cuda_plan; /* product.c: how the products of one shape are computed */
+
+struct cuda_device {
+    struct device base;
+    int precision; /* enum precision */
+    cudaStream_t stream;
+    struct cuda_buffer work; /* struct launch's */
+    struct cuda_staging staging;
+    const float *parameters; /* of use_parameters */
+    int64_t parameter_count;
+    struct cuda_buffer rounded; /* bf16: the same parameters, rounded */
+    cublasLtHandle_t cublas;
+    void *workspace; /* cuBLASLt's */
+    struct cuda_plan *plan;
+    size_t plans, plan_capacity;
+};
+
+static inline struct cuda_device *cuda_of(struct device *device)
+{
+    return (struct cuda_device *)device;
+}
+
+/* Every operation begins and ends with these; what failed on the way ends the program and is named by the operation. The launch
+ * has work memory for `work_count` floats. */
+struct launch cuda_begin(struct cuda_device *cuda, const char *operation, size_t work_count);
+void cuda_end(const char *operation);
+
+/* memory.c. The first group is that of struct device_operations. */
+int cuda_allocate(struct device *device, void **memory, size_t bytes, const char *what, struct error *error);
+void cuda_release(struct device *device, void *memory);
+void cuda_zero(struct device *device, void *memory, size_t bytes);
+void cuda_upload(struct device *device, void *memory, const void *host, size_t bytes);
+void cuda_download(struct device *device, void *host, const void *memory, size_t bytes);
+void cuda_copy(struct device *device, void *to, const void *from, size_t bytes);
+void cuda_wait(struct device *device);
+/* At least so many bytes, 256 of alignment. Growing waits for the stream and forgets the content. */
+void *cuda_buffer_of(struct cuda_device *cuda, struct cuda_buffer *buffer, size_t bytes, const char *what);
+void cuda_staging_open(struct cuda_staging *staging, cudaStream_t stream);
+void cuda_staging_close(struct cuda_staging *staging);
+
+/* product.c. c = op(a) op(b) + bias, or c += op(a) op(b), op the transpose where asked for; row-major: op(a) is M x K, op(b) K x
+ * N, c M x N. a and b are activations (float or bfloat16); c is, too, but of float32 where it is added to. */
+struct cuda_product {
+    bool transpose_a, transpose_b, add;
+    int64_t M, N, K;
+    const void *a, *b;
+    void *c;
+    int64_t a_stride, b_stride, c_stride;
+    const void *bias; /* N, as activations, where cuda_product_takes_bias; NULL: none */
+};
+void cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
+bool cuda_product_takes_bias(const void *bias);
+int cuda_products_open(struct cuda_device *cuda, struct error *error);
+void cuda_products_close(struct cuda_device *cuda);
+
+/* linear.c */
+void cuda_use_parameters(struct device *device, const float *parameters, int64_t N);
+void cuda_linear_forward(struct device *device, const struct linear *linear);
+void cuda_linear_backward(struct device *device, const struct linear *linear, const struct linear_gradient *gradient);
+
+#endif

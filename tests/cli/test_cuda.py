@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Shows that the CUDA device, its kernels run on the host by the emulator of tests/cuda, passes the golden files, trains as the CPU
+device does on one and on several ranks, reads its checkpoints, and says what it cannot do."""
+import json
+
+import numpy as np
+
+from harness import ROOT, CommandLineTest, main
+
+GOLDENS = sorted((ROOT / "tests" / "golden").glob("*.h5"))
+SMALL = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=2", "model.heads=2", "model.width=16", "model.ffn=24", "train.batch=16", "train.epochs=1",
+         "train.learning_rate=1e-3", "data.validation=0.2", "train.log_every_steps=1", "threads=1")
+
+
+class Cuda(CommandLineTest):
+    def test_goldens_pass(self):
+        result = self.expect(0, "check", *GOLDENS, "device=cuda")
+        self.assertGreaterEqual(result.out.count("CUDA on the host, 4 GB, sm_86, fp32"), len(GOLDENS), result)
+
+    def test_a_golden_passes_at_every_precision(self):
+        for precision in ("tf32", "bf16"):
+            result = self.expect(0, "check", ROOT / "tests" / "golden" / "mixed.h5", "device=cuda", f"precision={precision}")
+            self.assertIn(f"CUDA on the host, 4 GB, sm_86, {precision}", result.out)
+
+    def train(self, run, *more, **options):
+        self.expect(0, "pretrain", "data.survey=survey", f"run.dir={run}", "data.window=16", *SMALL, *more, **options)
+        lines = [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
+        return np.array([line["loss"] for line in lines if line["event"] == "step"])
+
+    def test_training_is_the_cpus_on_any_number_of_ranks(self):
+        self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")
+        cpu = self.train("cpu", "device=cpu")
+        self.assertGreater(len(cpu), 1)
+        for ranks in (None, 2, 4):
+            cuda = self.train(f"cuda{ranks}", "device=cuda", ranks=ranks, CUDA_ON_HOST_DEVICES="4")
+            np.testing.assert_allclose(cuda, cpu, rtol=1e-4, err_msg=f"{ranks} ranks")
+        bf16 = self.train("bf16", "device=cuda", "precision=bf16")
+        np.testing.assert_allclose(bf16, cpu, rtol=0.02)
+        self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "survey", "--out", "e.h5", "device=cuda")
+
+    def test_what_it_cannot_do(self):
+        self.expect(0, "synth", "--out", "survey", "--curves", "40", "--shards", "4")
+        words = ("pretrain", "data.survey=survey", "run.dir=run", *SMALL, "device=cuda")
+        few = self.expect(1, *words, "data.window=16", ranks=2, CUDA_ON_HOST_DEVICES="1")
+        self.assertIn("GPU", few.message)
+        self.assertIn("2 ranks", few.message)
+        self.assertIn("GPU", self.expect(1, *words, "data.window=16", CUDA_ON_HOST_DEVICES="0").message)
+        small = self.expect(1, *words, "data.window=16", CUDA_ON_HOST_MEMORY="300000")
+        self.assertIn("not enough GPU memory", small.message)
+        long = self.expect(1, *words, "data.window=300")
+        self.assertIn("256", long.message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the emulator's own files share. */
+#ifndef CUDA_ON_HOST_EMULATOR_INTERNAL_H
+#define CUDA_ON_HOST_EMULATOR_INTERNAL_H
+
+#include "emulator.h"
+
+namespace emulator
+{
+
+/* A block's shared memory: arrays; and with the dynamic part, once cudaFuncSetAttribute has asked for it. */
+enum { SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10 };
+
+/* The region of the running block's shared memory, or the running thread's stack, that holds the address; else NULL. */
+const region *shared_region_of(const void *address);
+const region *stack_region_of(const void *address);
+
+/* Records of accesses, one for so many bytes; accesses of fewer are not recorded. */
+enum { RECORD_BYTES = 2 };
+extern __thread uint32_t access_clock;
+access_record *new_access_records(size_t bytes);
+void delete_access_records(access_record *records);
+access_record *record_at(access_record *records, size_t offset);
+
+} // namespace emulator
+
+#endif
