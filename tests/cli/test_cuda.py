@@ -8,8 +8,8 @@ import numpy as np
 from harness import ROOT, CommandLineTest, main
 
 GOLDENS = sorted((ROOT / "tests" / "golden").glob("*.h5"))
-SMALL = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=2", "model.heads=2", "model.width=16", "model.ffn=24", "train.batch=16", "train.epochs=1",
-         "train.learning_rate=1e-3", "data.validation=0.2", "train.log_every_steps=1", "threads=1")
+SMALL = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=2", "model.heads=2", "model.width=16", "model.ffn=24",
+         "train.batch=16", "train.epochs=1", "train.learning_rate=1e-3", "data.validation=0.2", "train.log_every_steps=1", "threads=1")
 
 
 class Cuda(CommandLineTest):
