@@ -216,7 +216,7 @@ static void products_agree_with_double(void **state)
     const struct {
         int64_t T;
         int in, out, tanh;
-    } shapes[] = {{1, 1, 1, 0}, {7, 5, 3, 2}, {130, 33, 65, 65}, {64, 256, 96, 0}};
+    } shapes[] = {{1, 1, 1, 0}, {7, 5, 3, 2}, {130, 33, 65, 65}, {64, 256, 96, 0}, {9000, 3, 5, 2}};
     struct device *device = open_device(2);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         int64_t T = shapes[s].T, in = shapes[s].in, out = shapes[s].out, xs = in + 3, ws = out + 2, ys = out + 1;
@@ -231,7 +231,7 @@ static void products_agree_with_double(void **state)
                            .x_stride = xs,
                            .weight = W,
                            .weight_stride = ws,
-                           .bias = b,
+                           .bias = s == 1 ? NULL : b,
                            .y = y,
                            .y_stride = ys,
                            .tanh_columns = shapes[s].tanh};
@@ -239,7 +239,7 @@ static void products_agree_with_double(void **state)
         device->operations->linear_backward(device, &l, &(struct linear_gradient){d_y, d_x, d_W, d_b});
         for (int64_t t = 0; t < T; t++)
             for (int64_t j = 0; j < out; j++) {
-                double sum = (double)b[j];
+                double sum = s == 1 ? 0 : (double)b[j];
                 for (int64_t k = 0; k < in; k++) sum += (double)x[t * xs + k] * (double)W[k * ws + j];
                 if (j < shapes[s].tanh) sum = tanh(sum);
                 assert_true(fabs(sum - (double)y[t * ys + j]) < 2e-5);
@@ -261,6 +261,48 @@ static void products_agree_with_double(void **state)
         void *all[] = {x, W, b, y, d_y, d_x, d_W, d_b, kept};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) memory_free(all[i]);
     }
+    device_close(device);
+}
+
+/* Rows that are not wanted, here NaN, are neither read nor missed, over many chunks of rows. */
+static void unwanted_rows_do_not_matter(void **state)
+{
+    (void)state;
+    enum { T = 20000, IN = 4, OUT = 3 };
+    struct device *device = open_device(2);
+    float *x = noise_new(1, T * IN), *W = noise_new(2, IN * OUT), *b = noise_new(3, OUT), *d_y = noise_new(4, T * OUT),
+          *wanted = noise_new(5, T);
+    float *y[2] = {noise_new(6, T * OUT), noise_new(6, T * OUT)}, *d_x[2] = {noise_new(7, T * IN), noise_new(7, T * IN)};
+    float d_W[2][IN * OUT] = {{0}}, d_b[2][OUT] = {{0}};
+    for (int t = 0; t < T; t++) wanted[t] = wanted[t] > 0.2f;
+    for (int i = 0; i < 2; i++) { /* all rows, the others without a gradient; then the wanted ones, the others NaN */
+        for (int t = 0; t < T; t++) {
+            for (int j = 0; j < OUT && wanted[t] == 0; j++) d_y[t * OUT + j] = i ? NAN : 0;
+            for (int k = 0; k < IN && wanted[t] == 0 && i; k++) x[t * IN + k] = NAN;
+        }
+        struct linear l = {.T = T,
+                           .in = IN,
+                           .out = OUT,
+                           .x = x,
+                           .x_stride = IN,
+                           .weight = W,
+                           .weight_stride = OUT,
+                           .bias = b,
+                           .y = y[i],
+                           .y_stride = OUT,
+                           .wanted = i ? wanted : NULL};
+        device->operations->linear_forward(device, &l);
+        device->operations->linear_backward(device, &l, &(struct linear_gradient){d_y, d_x[i], d_W[i], d_b[i]});
+    }
+    for (int t = 0; t < T; t++) {
+        for (int j = 0; j < OUT && wanted[t] != 0; j++)
+            assert_true(fabs((double)y[0][t * OUT + j] - (double)y[1][t * OUT + j]) < 1e-6);
+        for (int k = 0; k < IN; k++) assert_true(fabs((double)d_x[0][t * IN + k] - (double)d_x[1][t * IN + k]) < 1e-6);
+    }
+    for (int i = 0; i < IN * OUT; i++) assert_true(fabs((double)d_W[0][i] - (double)d_W[1][i]) < 1e-3);
+    for (int j = 0; j < OUT; j++) assert_true(fabs((double)d_b[0][j] - (double)d_b[1][j]) < 1e-3);
+    void *all[] = {x, W, b, d_y, wanted, y[0], y[1], d_x[0], d_x[1]};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) memory_free(all[i]);
     device_close(device);
 }
 
@@ -378,11 +420,17 @@ static void what_is_not_there_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(functions_agree_with_libm), cmocka_unit_test(mask_counts_are_the_papers),
-        cmocka_unit_test(masks_are_as_defined),      cmocka_unit_test(masks_are_uniform),
-        cmocka_unit_test(error_weights_are_scaled),  cmocka_unit_test(products_agree_with_double),
-        cmocka_unit_test(hidden_keys_do_not_matter), cmocka_unit_test(pooling_sees_real_observations_only),
-        cmocka_unit_test(a_step_finishes_once),      cmocka_unit_test(what_is_not_there_is_refused),
+        cmocka_unit_test(functions_agree_with_libm),
+        cmocka_unit_test(mask_counts_are_the_papers),
+        cmocka_unit_test(masks_are_as_defined),
+        cmocka_unit_test(masks_are_uniform),
+        cmocka_unit_test(error_weights_are_scaled),
+        cmocka_unit_test(products_agree_with_double),
+        cmocka_unit_test(unwanted_rows_do_not_matter),
+        cmocka_unit_test(hidden_keys_do_not_matter),
+        cmocka_unit_test(pooling_sees_real_observations_only),
+        cmocka_unit_test(a_step_finishes_once),
+        cmocka_unit_test(what_is_not_there_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -88,10 +88,11 @@ static struct chunk chunk_of(const struct linear *l, const struct rows *rows, in
 /* Bias and tanh of one row; `to` may be `from`. */
 static void finish_row(const struct linear *l, const float *from, float *to)
 {
+    const float *bias = l->bias;
 #pragma omp simd
-    for (int j = 0; j < l->tanh_columns; j++) to[j] = vector_tanh(from[j] + l->bias[j]);
+    for (int j = 0; j < l->tanh_columns; j++) to[j] = vector_tanh(from[j] + (bias ? bias[j] : 0.0f));
 #pragma omp simd
-    for (int j = l->tanh_columns; j < l->out; j++) to[j] = from[j] + l->bias[j];
+    for (int j = l->tanh_columns; j < l->out; j++) to[j] = from[j] + (bias ? bias[j] : 0.0f);
 }
 
 static void chunk_forward(const struct linear *l, const struct rows *rows, int64_t index, const struct workspace *w)
@@ -132,7 +133,7 @@ static void chunk_gradients(const struct linear *l, const struct linear_gradient
                             const struct workspace *w, struct chunk *c)
 {
     c->d_y = rows->row ? w->d_y : (float *)g->d_y + c->first * l->y_stride;
-    c->d_x = rows->row ? w->d_x : (float *)g->d_x + c->first * l->x_stride;
+    if (g->d_x) c->d_x = rows->row ? w->d_x : (float *)g->d_x + c->first * l->x_stride;
     if (!rows->row && l->tanh_columns == 0) return;
     for (int64_t i = 0; i < c->rows; i++) {
         int64_t at = (rows->row ? rows->row[c->first + i] : c->first + i) * l->y_stride;
