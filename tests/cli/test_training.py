@@ -16,7 +16,8 @@ from harness import MPIRUN, PROGRAM, CommandLineTest, main
 TINY = """
 data: {window: 30, validation_windows: 2, validation: 0.2}
 model: {blocks: 2, heads: 2, width: 16, ffn: 24}
-train: {batch: 16, microbatch: 5, epochs: 0, steps: 50, learning_rate: 1e-3, warmup_steps: 5, log_every_steps: 1, seed: 3}
+train: {batch: 16, microbatch: 5, epochs: 0, steps: 50, learning_rate: 1e-3, warmup_steps: 5, patience: 0, log_every_steps: 1,
+        seed: 3}
 checkpoint: {every_seconds: 0, every_epochs: 0, keep: 2}
 device: cpu
 threads: 1
@@ -101,11 +102,16 @@ class Ranks(Training):
 
 class Restarts(Training):
     def kill_at(self, run, step, ranks, *more):
-        """Starts a run and kills all its processes with SIGKILL once its log has reached a step."""
+        """Starts a run, kills all its processes with SIGKILL once it has logged a step and written a checkpoint; the last step
+        logged. On any machine: the run must not be one that ends by itself."""
         words = [MPIRUN, "-n", str(ranks), PROGRAM, *self.words(run, *more)]
         process = subprocess.Popen(words, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         log, end = self.folder / run / "log.jsonl", time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end and f'"step": {step},' not in (log.read_text() if log.exists() else ""):
+
+        def reached():
+            return log.exists() and f'"step": {step},' in log.read_text() and list(log.parent.glob("checkpoints/step-*.h5"))
+
+        while process.poll() is None and time.monotonic() < end and not reached():
             time.sleep(0.002)
         for child in children(process.pid):
             try:
@@ -115,19 +121,22 @@ class Restarts(Training):
         process.kill()
         process.wait()
         self.assertFalse(self.log(run, "end"), f"the run was over before it could be killed at step {step}")
+        whole_lines = log.read_text().rpartition("\n")[0].splitlines()
+        return max(line["step"] for line in map(json.loads, whole_lines) if line["event"] == "step")
 
     def test_a_killed_run_goes_on(self):
-        often = ["checkpoint.every_seconds=0.02", "train.steps=60"]
-        self.train("whole", *often, ranks=2)
-        reached = random.Random().randint(8, 45)
-        self.kill_at("killed", reached, 2, *often)
-        left = sorted((self.folder / "killed" / "checkpoints").glob("*"))
+        often = ["checkpoint.every_seconds=0.02"]
+        reached = self.kill_at("killed", random.Random().randint(8, 45), 2, *often, "train.steps=1000000")
+        left = sorted((self.folder / "killed" / "checkpoints").glob("step-*.h5"))
         self.assertTrue(left, f"killed at step {reached} without a checkpoint")
+        last = reached + 15
+        often.append(f"train.steps={last}")
+        self.train("whole", *often, ranks=2)
         for ranks, bound in ((2, 0), (3, 1e-4)):
             run = self.folder / f"on{ranks}"
             subprocess.run(["cp", "-r", self.folder / "killed", run], check=True)
             self.train(run.name, *often, "--resume", ranks=ranks)
-            self.assertEqual(newest(run).name, "step-00000060.h5")
+            self.assertEqual(newest(run).name, f"step-{last:08d}.h5")
             self.assertFalse(list((run / "checkpoints").glob("*tmp*")))
             self.assert_close(newest(run), newest(self.folder / "whole"), bound)
             self.assertEqual([line["epoch"] for line in self.log(run.name, "epoch")][-1],
