@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * The training step of full Astromer 2 on one process's CPU, and oneDNN's rate on the step's largest product, both in this run:
+ * The training step of full Astromer 2, or of the model that key=value words make of it, on each rank's device; on the CPU also
+ * oneDNN's rate on the step's largest product, both in this run:
  *     step --batch 32 --threads 2 --steps 8
  * prints one JSON line (bench/README.md says how each number is computed). Before it times anything it holds the product to
- * sums in double. */
+ * sums in double. Under mpirun every rank takes --batch windows. */
 #include <dnnl.h>
 #include <math.h>
 #include <stdlib.h>
@@ -117,24 +118,26 @@ static void report(const struct device *device, const struct config *config, int
     json_number(&json, "seconds_highest", seconds[steps - 1]);
     json_number(&json, "windows_per_second", speed);
     json_number(&json, "gflops", gflops);
-    json_number(&json, "product_gflops", product_rate);
+    if (product_rate > 0) json_number(&json, "product_gflops", product_rate);
     json_end(&json, stdout);
 }
 
-static int run(struct comm *comm, struct config *config, int64_t steps, int64_t warmup, struct error *error)
+static int run(struct comm *comm, struct config *config, int64_t batch, int64_t steps, int64_t warmup, struct error *error)
 {
     struct device *device = NULL;
     struct trainer *trainer = NULL;
     struct parameter_table *table = parameter_table_new(&config->model);
     struct windows windows = {0};
     double *seconds = memory_new((size_t)steps, sizeof *seconds, "timings");
-    if (rank_device_open(&device, config, comm, error) || trainer_new(&trainer, config, table, comm, device, error)) goto cleanup;
+    if (rank_device_open(&device, config, comm, error)) goto cleanup;
+    if (device->stream && comm_use_gpus(comm, device->stream, error)) goto cleanup;
+    if (trainer_new(&trainer, config, table, comm, device, error)) goto cleanup;
     parameters_initialise(table, trainer->host[0], 1);
     trainer_upload(trainer, 0);
-    make_windows(&windows, (int)config->train.batch, config->data.window);
-    double product_rate = product_gflops(config->train.batch * config->data.window);
+    make_windows(&windows, (int)batch, config->data.window);
+    double product_rate = config->device == DEVICE_CPU ? product_gflops(batch * config->data.window) : 0;
     time_steps(trainer, &windows, (int)warmup, (int)steps, seconds);
-    report(device, config, steps, seconds, product_rate);
+    if (comm_rank(comm) == 0) report(device, config, steps, seconds, product_rate);
 cleanup:
     memory_free(seconds);
     windows_release(&windows);
@@ -181,14 +184,18 @@ int main(int argc, char **argv)
          .maximum = 1e6},
         {.name = NULL},
     };
-    const struct usage usage = {
-        .command = "step", .synopsis = "[OPTION ...]", .about = "Times the training step.", .option = options};
+    const struct usage usage = {.command = "step",
+                                .synopsis = "[OPTION ...] [key=value ...]",
+                                .about = "Times the training step.",
+                                .option = options,
+                                .operand = "key=value",
+                                .operands_most = -1};
     struct comm *comm = comm_begin(&argc, &argv);
-    config_default(&config);
-    if (!options_read(&usage, argc, argv, &operands, &error) && !operands.help) {
-        config.device = DEVICE_CPU;
-        config.train.batch = batch, config.threads = (int)threads;
-        run(comm, &config, steps, warmup, &error);
+    if (!options_read(&usage, argc, argv, &operands, &error) && !operands.help &&
+        !config_read(&config, NULL, operands.count, operands.word, &error)) {
+        if (config.device == DEVICE_AUTO) config.device = DEVICE_CPU;
+        config.train.batch = batch * comm_size(comm), config.threads = (int)threads;
+        run(comm, &config, batch, steps, warmup, &error);
     }
     if (error.status) fprintf(stderr, "step: %s\n", error.message);
     comm_end(comm);

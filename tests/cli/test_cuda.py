@@ -32,8 +32,13 @@ class Cuda(CommandLineTest):
         cpu = self.train("cpu", "device=cpu")
         self.assertGreater(len(cpu), 1)
         for ranks in (None, 2, 4):
-            cuda = self.train(f"cuda{ranks}", "device=cuda", ranks=ranks, CUDA_ON_HOST_DEVICES="4")
+            cuda = self.train(f"cuda{ranks}", "device=cuda", ranks=ranks, CUDA_ON_HOST_DEVICES="4",
+                              CUDA_ON_HOST_TRACE=self.folder / f"trace{ranks}")
             np.testing.assert_allclose(cuda, cpu, rtol=1e-4, err_msg=f"{ranks} ranks")
+            traces = list(self.folder.glob(f"trace{ranks}.*"))
+            self.assertEqual(len(traces), ranks or 1)
+            for trace in traces:
+                self.assertEqual('"ncclAllReduce"' in trace.read_text(), ranks is not None, "GPUs sum their gradients with NCCL")
         bf16 = self.train("bf16", "device=cuda", "precision=bf16")
         np.testing.assert_allclose(bf16, cpu, rtol=0.02)
         self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "survey", "--out", "e.h5", "device=cuda")

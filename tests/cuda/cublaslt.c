@@ -160,11 +160,13 @@ static bool layout_fits(const struct cublasLtMatrixLayout *layout, int64_t rows,
     return layout->rows == rows && layout->columns == columns && layout->ld >= rows;
 }
 
-/* Whether the real library could have an algorithm. */
+/* Whether the real library could have an algorithm. Sums over columns of A are to be had beside long products only, so that
+ * callers meet both cases. */
+enum { LEAST_SUMMED = 32 };
 static bool possible(const struct product *p)
 {
     const struct cublasLtMatmulDesc *d = &p->description;
-    bool ta = d->transpose_a == CUBLAS_OP_T, tb = d->transpose_b == CUBLAS_OP_T, bias = d->epilogue == CUBLASLT_EPILOGUE_BIAS;
+    bool ta = d->transpose_a == CUBLAS_OP_T, tb = d->transpose_b == CUBLAS_OP_T;
     if (p->m < 1 || p->n < 1 || p->k < 1) return false;
     if (!layout_fits(&p->A_layout, ta ? p->k : p->m, ta ? p->m : p->k)) return false;
     if (!layout_fits(&p->B_layout, tb ? p->n : p->k, tb ? p->k : p->n)) return false;
@@ -172,7 +174,8 @@ static bool possible(const struct product *p)
     if (p->A_layout.type != p->B_layout.type || p->C_layout.type != p->D_layout.type) return false;
     if (p->A_layout.type == CUDA_R_32F && p->D_layout.type != CUDA_R_32F) return false;
     if (p->A_layout.type == CUDA_R_16BF && d->compute != CUBLAS_COMPUTE_32F) return false;
-    return !bias ||
+    if (d->epilogue == CUBLASLT_EPILOGUE_BGRADA && p->k < LEAST_SUMMED) return false;
+    return d->epilogue == CUBLASLT_EPILOGUE_DEFAULT ||
            (d->bias && (uintptr_t)d->bias % 16 == 0 && (d->bias_type == -1 || d->bias_type == (int32_t)p->D_layout.type));
 }
 
@@ -287,6 +290,17 @@ static float *load_matrix(const void *memory, const struct cublasLtMatrixLayout 
     return dense;
 }
 
+/* The sums over k of op(A), m of them, in the type of D. */
+static void sum_over_k(const struct product *p, const float *A)
+{
+    bool transposed = p->description.transpose_a == CUBLAS_OP_T;
+    float *sums = memory_zeroed((size_t)p->m, sizeof *sums, "sums");
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t k = 0; k < p->k; k++) sums[i] += transposed ? A[i * p->k + k] : A[k * p->m + i];
+    store_column(sums, p->D_layout.type, p->m, (void *)p->description.bias);
+    memory_free(sums);
+}
+
 /* Dense columns are the rows of the transpose: D' = op(B)' op(A)'. */
 static void compute(void *argument)
 {
@@ -306,6 +320,8 @@ static void compute(void *argument)
         for (int64_t i = 0; i < p->m; i++) values[i] += bias[i];
         store_column(values, p->D_layout.type, p->m, (char *)p->D + column_offset(&p->D_layout, column));
     }
+    if (d->epilogue == CUBLASLT_EPILOGUE_BGRADA) sum_over_k(p, A);
+    host_cuda_worked("cublasLtMatmul", 2.0 * (double)p->m * (double)p->n * (double)p->k);
     memory_free(bias);
     memory_free(D);
     memory_free(B);

@@ -405,6 +405,7 @@ void run_grid(const launch_shape &shape, const std::function<void()> &thread)
     for (block.z = 0; block.z < shape.blocks.z; block.z++)
         for (block.y = 0; block.y < shape.blocks.y; block.y++)
             for (block.x = 0; block.x < shape.blocks.x; block.x++) run_block(block);
+    if (traced()) trace_grid(shape);
 }
 
 } // namespace emulator

@@ -19,6 +19,11 @@ extern "C" {
 void host_cuda_read(const void *memory, size_t bytes, const char *who);
 /* The bytes must lie in one allocation of device memory; they count as written from now on. */
 void host_cuda_written(void *memory, size_t bytes, const char *who);
+/* Names the part of the program that enqueues from now on, until the matching pop: what NVTX ranges tell the trace. */
+void host_cuda_range_push(const char *name);
+void host_cuda_range_pop(void);
+/* For the trace (emulator_trace.cpp): what was read and written since the last call was one piece of work of `flops`. */
+void host_cuda_worked(const char *name, double flops);
 /* Runs work(a copy of the argument) in the stream's order: at once, or at each launch of the graph that is being captured. */
 void host_cuda_enqueue(cudaStream_t stream, void (*work)(void *argument), const void *argument, size_t argument_bytes);
 #ifdef __cplusplus
@@ -48,6 +53,7 @@ struct region {
     access_record *accesses; /* of shared memory: who read and wrote when; else NULL */
     const char *name;
     type kind;
+    unsigned char *sectors = nullptr; /* of device memory under a trace: what was touched of each 32 bytes; else NULL */
 };
 
 /* Where a CUDA thread is. */
@@ -88,6 +94,10 @@ inline bool within(const region *home, const void *address, size_t bytes, size_t
     return offset <= home->bytes && bytes <= home->bytes - offset && (uintptr_t)address % alignment == 0;
 }
 
+/* For the trace: bytes of device memory that the running work reads or writes. */
+enum { SECTOR_BYTES = 32, SECTOR_READ = 1, SECTOR_WRITTEN = 2 };
+void note_traffic(const region *home, const void *address, size_t bytes, int kind);
+
 /* Report races in shared memory; a write that `changes` nothing may be made by several threads. */
 void note_read(const region *home, const void *address, size_t bytes);
 void note_write(const region *home, const void *address, size_t bytes, bool changes);
@@ -100,6 +110,7 @@ inline V read(const region *home, const void *address, size_t alignment = aligno
         (home->written && !all_written<sizeof(V)>(home->written + ((const char *)address - home->begin))))
         fail_access("a read", home, address, sizeof(V), alignment);
     if (home->accesses) note_read(home, address, sizeof(V));
+    if (home->sectors) note_traffic(home, address, sizeof(V), SECTOR_READ);
     memcpy((void *)&value, address, sizeof(V));
     return value;
 }
@@ -109,6 +120,7 @@ inline void write(const region *home, void *address, const V &value, size_t alig
 {
     if (!home || !within(home, address, sizeof(V), alignment)) fail_access("a write", home, address, sizeof(V), alignment);
     if (home->accesses) note_write(home, address, sizeof(V), memcmp(address, (const void *)&value, sizeof(V)) != 0);
+    if (home->sectors) note_traffic(home, address, sizeof(V), SECTOR_WRITTEN);
     memcpy(address, (const void *)&value, sizeof(V));
     if (home->written) memset(home->written + ((char *)address - home->begin), 1, sizeof(V));
 }

@@ -80,6 +80,7 @@ void *allocate(size_t bytes, region::type kind)
         home->written = (unsigned char *)calloc(bytes + 1, 1);
     else
         home->name = "pinned host memory";
+    if (kind == region::device && traced()) home->sectors = (unsigned char *)calloc(bytes / SECTOR_BYTES + 2, 1);
     if (!memory || (kind == region::device && !home->written)) fail("the host has no %zu bytes", bytes);
     memset(memory, RED, RED_ZONE);
     memset(home->begin, UNWRITTEN, bytes);
@@ -116,6 +117,7 @@ bool release(void *memory, region::type kind)
     __atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
     free(home->begin - RED_ZONE);
     free(home->written);
+    free(home->sectors);
     delete home;
     return true;
 }
@@ -161,10 +163,13 @@ void host_cuda_read(const void *memory, size_t bytes, const char *who)
         snprintf(what, sizeof what, "%s: a read", who);
         fail_access(what, home, memory, bytes, 1);
     }
+    if (home->sectors) note_traffic(home, memory, bytes, SECTOR_READ);
 }
 
 void host_cuda_written(void *memory, size_t bytes, const char *who)
 {
     if (bytes == 0) return;
-    memset(written_of(device_region(memory, bytes, who), memory), 1, bytes);
+    const region *home = device_region(memory, bytes, who);
+    memset(written_of(home, memory), 1, bytes);
+    if (home->sectors) note_traffic(home, memory, bytes, SECTOR_WRITTEN);
 }

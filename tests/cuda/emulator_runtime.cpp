@@ -98,6 +98,7 @@ static void check_recorded(cudaEvent_t event, const char *who)
 void emulator::enqueue(cudaStream_t handle, std::function<void()> work)
 {
     CUstream_st *stream = checked(handle, "work enqueued on a stream");
+    if (traced()) work = in_range(std::move(work));
     if (stream->graph())
         stream->graph()->work.push_back(std::move(work));
     else
@@ -384,7 +385,10 @@ static void copy(void *to, const void *from, size_t bytes, bool to_device, bool 
     if (from_device && !to_device) host_cuda_read(from, bytes, who);
     const region *source = from_device ? device_region(from, bytes, who) : NULL;
     if (to_device) {
-        unsigned char *written = written_of(device_region(to, bytes, who), to);
+        const region *target = device_region(to, bytes, who);
+        unsigned char *written = written_of(target, to);
+        if (target->sectors) note_traffic(target, to, bytes, SECTOR_WRITTEN);
+        if (source && source->sectors) note_traffic(source, from, bytes, SECTOR_READ);
         if (source)
             memmove(written, written_of(source, from), bytes);
         else
@@ -408,6 +412,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
     enqueue(stream, [=] {
         for (size_t i = 0; i < height; i++)
             copy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width, to_device, from_device, who);
+        host_cuda_worked(!from_device ? "cudaMemcpy to the device" : !to_device ? "cudaMemcpy to the host" : who, 0);
     });
     return cudaSuccess;
 }
@@ -426,6 +431,7 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
     enqueue(stream, [=] {
         host_cuda_written(memory, bytes, "cudaMemset");
         if (bytes) memset(memory, value, bytes);
+        host_cuda_worked("cudaMemset", 0);
     });
     return cudaSuccess;
 }

@@ -4,6 +4,7 @@
  * (and kernels/platform.h repeats). */
 #include "cuda_bf16.h"
 #include "cuda_runtime.h"
+#include "emulator_internal.h"
 
 namespace emulator
 {
@@ -131,6 +132,7 @@ static float bf16_half(uint32_t pair, int half)
 template <int K>
 static void add_product(void *const *all, const float (&a)[16][K], const float (&b)[K][8])
 {
+    trace_product(16, 8, K);
     double sums[16][8];
     auto at = [&](int lane, int i) -> double & { return sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]; };
     for (int lane = 0; lane < WARP; lane++)

@@ -232,6 +232,7 @@ int cuda_open(struct device **device, int precision, int local_rank, int local_r
         return error->status;
     }
     CUDA(cudaStreamCreateWithFlags, &cuda->stream, cudaStreamNonBlocking);
+    cuda->base.stream = cuda->stream;
     cuda_staging_open(&cuda->staging, cuda->stream);
     *device = &cuda->base;
     return STATUS_OK;

@@ -92,19 +92,30 @@ void cuda_linear_forward(struct device *device, const struct linear *l)
     cuda_end("linear forward");
 }
 
-static void multiply_backward(struct cuda_device *cuda, const struct linear *l, const struct linear_gradient *g)
+/* The bias's gradient comes with the weight's where cuBLASLt can do that, else in a pass of its own. */
+static void parameter_gradients(struct cuda_device *cuda, const struct linear *l, const struct linear_gradient *g,
+                                const struct launch *launch)
 {
-    cuda_product(cuda, &(struct cuda_product){.transpose_a = true,
-                                              .add = true,
-                                              .M = l->in,
-                                              .N = l->out,
-                                              .K = l->T,
-                                              .a = l->x,
-                                              .a_stride = l->x_stride,
-                                              .b = g->d_y,
-                                              .b_stride = l->y_stride,
-                                              .c = g->d_weight,
-                                              .c_stride = l->weight_stride});
+    bool summed = cuda_product(cuda, &(struct cuda_product){.transpose_a = true,
+                                                            .add = true,
+                                                            .M = l->in,
+                                                            .N = l->out,
+                                                            .K = l->T,
+                                                            .a = l->x,
+                                                            .a_stride = l->x_stride,
+                                                            .b = g->d_y,
+                                                            .b_stride = l->y_stride,
+                                                            .c = g->d_weight,
+                                                            .c_stride = l->weight_stride,
+                                                            .column_sums = g->d_bias ? launch->work : NULL});
+    if (summed)
+        kernel_part_sums(launch->work, 1, l->out, g->d_bias, launch);
+    else if (g->d_bias)
+        kernel_column_sums(g->d_y, l->T, l->out, l->y_stride, g->d_bias, launch);
+}
+
+static void input_gradient(struct cuda_device *cuda, const struct linear *l, const struct linear_gradient *g)
+{
     if (!g->d_x) return;
     cuda_product(cuda, &(struct cuda_product){.transpose_b = true,
                                               .M = l->T,
@@ -129,7 +140,7 @@ void cuda_linear_backward(struct device *device, const struct linear *l, const s
         clear_results(cuda, l, l->y, l->tanh_columns, &launch);
         kernel_tanh_backward(l->y, g->d_y, l->T, l->tanh_columns, l->y_stride, &launch);
     }
-    multiply_backward(cuda, l, g);
-    kernel_column_sums(g->d_y, l->T, l->out, l->y_stride, g->d_bias, &launch);
+    parameter_gradients(cuda, l, g, &launch);
+    input_gradient(cuda, l, g);
     cuda_end("linear backward");
 }

@@ -13,9 +13,10 @@ enum { WORKSPACE_BYTES = 32 << 20, ALGORITHMS = 8, TIMED_RUNS = 4, ALIGN_MOST = 
 static const float CLEARLY_FASTER = 0.97f;
 
 /* All that the choice of an algorithm depends on, as numbers to compare. */
-enum { KEY_NUMBERS = 13 };
+enum { KEY_NUMBERS = 14 };
 struct cuda_plan {
     int64_t key[KEY_NUMBERS];
+    bool sums_columns;
     cublasLtMatmulDesc_t description;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algorithm;
@@ -28,14 +29,17 @@ int cuda_products_open(struct cuda_device *cuda, struct error *error)
     return STATUS_OK;
 }
 
+static void destroy(struct cuda_plan *plan)
+{
+    CUBLAS(cublasLtMatrixLayoutDestroy, plan->a);
+    CUBLAS(cublasLtMatrixLayoutDestroy, plan->b);
+    CUBLAS(cublasLtMatrixLayoutDestroy, plan->c);
+    CUBLAS(cublasLtMatmulDescDestroy, plan->description);
+}
+
 void cuda_products_close(struct cuda_device *cuda)
 {
-    for (size_t i = 0; i < cuda->plans; i++) {
-        CUBLAS(cublasLtMatrixLayoutDestroy, cuda->plan[i].a);
-        CUBLAS(cublasLtMatrixLayoutDestroy, cuda->plan[i].b);
-        CUBLAS(cublasLtMatrixLayoutDestroy, cuda->plan[i].c);
-        CUBLAS(cublasLtMatmulDescDestroy, cuda->plan[i].description);
-    }
+    for (size_t i = 0; i < cuda->plans; i++) destroy(&cuda->plan[i]);
     memory_free(cuda->plan);
     CUDA(cudaFree, cuda->workspace);
     CUBLAS(cublasLtDestroy, cuda->cublas);
@@ -59,6 +63,7 @@ static void make_key(const struct cuda_product *p, int64_t key[KEY_NUMBERS])
                                           p->transpose_b,
                                           p->add,
                                           p->bias ? alignment(p->bias) : 0,
+                                          p->column_sums != NULL,
                                           p->M,
                                           p->N,
                                           p->K,
@@ -90,6 +95,11 @@ static void describe(struct cuda_plan *plan, const struct cuda_product *p, int p
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
     }
+    if (plan->sums_columns) { /* b is cuBLASLt's A; the sums have D's type */
+        uint32_t epilogue = CUBLASLT_EPILOGUE_BGRADA;
+        set(plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
+    }
     int64_t a_columns = p->transpose_a ? p->M : p->K, a_rows = p->transpose_a ? p->K : p->M;
     int64_t b_columns = p->transpose_b ? p->K : p->N, b_rows = p->transpose_b ? p->N : p->K;
     CUBLAS(cublasLtMatrixLayoutCreate, &plan->a, activation, (uint64_t)a_columns, (uint64_t)a_rows, p->a_stride);
@@ -111,7 +121,8 @@ static void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferen
     CUBLAS(cublasLtMatmulPreferenceSetAttribute, preference, attribute, value, bytes);
 }
 
-/* Algorithms that can do the product, the one that cuBLASLt thinks fastest first. Sums are never cut short to bfloat16. */
+/* Algorithms that can do the product, the one that cuBLASLt thinks fastest first; 0: it has none with column sums. Sums are never
+ * cut short to bfloat16. */
 static int propose(struct cuda_device *cuda, const struct cuda_plan *plan, const struct cuda_product *p,
                    cublasLtMatmulHeuristicResult_t *proposals)
 {
@@ -129,6 +140,7 @@ static int propose(struct cuda_device *cuda, const struct cuda_plan *plan, const
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(cuda->cublas, plan->description, plan->b, plan->a, plan->c, plan->c,
                                                            preference, ALGORITHMS, proposals, &count);
     CUBLAS(cublasLtMatmulPreferenceDestroy, preference);
+    if (plan->sums_columns && (status == CUBLAS_STATUS_NOT_SUPPORTED || count == 0)) return 0;
     CHECK(status == CUBLAS_STATUS_SUCCESS && count > 0,
           "cublasLtMatmulAlgoGetHeuristic: %s: no algorithm for a product of %lld x %lld x %lld at precision %s",
           cublasLtGetStatusString(status), (long long)p->M, (long long)p->N, (long long)p->K,
@@ -192,8 +204,15 @@ static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_pro
     make_key(p, plan.key);
     for (size_t i = 0; i < cuda->plans; i++)
         if (!memcmp(cuda->plan[i].key, plan.key, sizeof plan.key)) return &cuda->plan[i];
+    plan.sums_columns = p->column_sums != NULL;
     describe(&plan, p, cuda->precision);
     int count = propose(cuda, &plan, p, proposals);
+    if (count == 0) {
+        destroy(&plan);
+        plan.sums_columns = false;
+        describe(&plan, p, cuda->precision);
+        count = propose(cuda, &plan, p, proposals);
+    }
     plan.algorithm = proposals[fastest(cuda, &plan, p, proposals, count)].algo;
     void *array = cuda->plan;
     memory_grow(&array, &cuda->plan_capacity, cuda->plans + 1, sizeof plan, "the products' algorithms");
@@ -202,9 +221,11 @@ static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_pro
     return &cuda->plan[cuda->plans++];
 }
 
-void cuda_product(struct cuda_device *cuda, const struct cuda_product *p)
+bool cuda_product(struct cuda_device *cuda, const struct cuda_product *p)
 {
     const struct cuda_plan *plan = plan_of(cuda, p);
+    if (plan->sums_columns) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
     if (p->bias) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
     CUBLAS(multiply, cuda, plan, p, &plan->algorithm, p->c);
+    return plan->sums_columns;
 }

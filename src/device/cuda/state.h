@@ -86,9 +86,11 @@ struct cuda_product {
     const void *a, *b;
     void *c;
     int64_t a_stride, b_stride, c_stride;
-    const void *bias; /* N, as activations, where cuda_product_takes_bias; NULL: none */
+    const void *bias;   /* N, as activations, where cuda_product_takes_bias; NULL: none */
+    float *column_sums; /* N, aligned to 16 bytes: the sums of b's columns, overwritten; with transpose_a and add. NULL: none */
 };
-void cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
+/* Returns false where cuBLASLt has no way to the column sums besides: then they are not written. */
+bool cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
 bool cuda_product_takes_bias(const void *bias);
 int cuda_products_open(struct cuda_device *cuda, struct error *error);
 void cuda_products_close(struct cuda_device *cuda);
