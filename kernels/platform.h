@@ -45,25 +45,29 @@ __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row)));
+                 : "r"(shared_address(row))
+                 : "memory");
 }
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row)));
+                 : "r"(shared_address(row))
+                 : "memory");
 }
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[2], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row)));
+                 : "r"(shared_address(row))
+                 : "memory");
 }
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[2], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row)));
+                 : "r"(shared_address(row))
+                 : "memory");
 }
 
 /* d += a b by the warp: a 16 x 16, b 16 x 8, d 16 x 8, bf16 in and fp32 sums. With g = lane / 4, t = lane % 4: a[0], a[2] hold row
@@ -96,12 +100,16 @@ __device__ __forceinline__ uint32_t tf32_of(float x)
 /* Starts a copy of 16 bytes from device to shared memory, both on 16-byte boundaries; not `there`: zeros, and nothing is read. */
 __device__ __forceinline__ void copy_async(void *shared, const void *memory, bool there)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(memory), "r"(there ? 16 : 0));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(memory), "r"(there ? 16 : 0)
+                 : "memory");
 }
 /* Closes a group of copies; waits until at most `groups` of the thread's groups are under way. A barrier must follow before other
  * threads read. */
-__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
-template <int groups> __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(groups)); }
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int groups> __device__ __forceinline__ void copy_async_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+}
 
 #endif
 

@@ -205,13 +205,13 @@ static int choose_device(int local_rank, int local_ranks, struct error *error)
                      cudaGetErrorString(status));
 }
 
-/* TF32 and bfloat16 products came with compute capability 8.0. */
-static int check_precision(const struct cudaDeviceProp *card, int precision, struct error *error)
+/* Kernels are compiled for compute capability 8.0, which brought TF32 and bfloat16, and later ones. */
+static int check_card(const struct cudaDeviceProp *card, struct error *error)
 {
-    if (precision == PRECISION_FP32 || card->major >= 8) return STATUS_OK;
+    if (card->major >= 8) return STATUS_OK;
     return error_set(error, STATUS_FAILED,
-                     "precision=%s needs a GPU of compute capability 8.0 and %s has %d.%d; use precision=fp32",
-                     config_name("precision", precision), card->name, card->major, card->minor);
+                     "device=cuda: needs a GPU of compute capability 8.0 or later and %s has %d.%d; use device=cpu", card->name,
+                     card->major, card->minor);
 }
 
 int cuda_open(struct device **device, int precision, int local_rank, int local_ranks, struct error *error)
@@ -219,7 +219,7 @@ int cuda_open(struct device **device, int precision, int local_rank, int local_r
     struct cudaDeviceProp card;
     if (choose_device(local_rank, local_ranks, error)) return error->status;
     CUDA(cudaGetDeviceProperties, &card, local_rank);
-    if (check_precision(&card, precision, error)) return error->status;
+    if (check_card(&card, error)) return error->status;
     struct cuda_device *cuda = memory_zeroed(1, sizeof *cuda, "the CUDA device");
     cuda->base.operations = &operations;
     cuda->base.threads = 1;

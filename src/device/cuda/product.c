@@ -140,7 +140,7 @@ static int propose(struct cuda_device *cuda, const struct cuda_plan *plan, const
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(cuda->cublas, plan->description, plan->b, plan->a, plan->c, plan->c,
                                                            preference, ALGORITHMS, proposals, &count);
     CUBLAS(cublasLtMatmulPreferenceDestroy, preference);
-    if (plan->sums_columns && (status == CUBLAS_STATUS_NOT_SUPPORTED || count == 0)) return 0;
+    if (plan->sums_columns && (status != CUBLAS_STATUS_SUCCESS || count == 0)) return 0;
     CHECK(status == CUBLAS_STATUS_SUCCESS && count > 0,
           "cublasLtMatmulAlgoGetHeuristic: %s: no algorithm for a product of %lld x %lld x %lld at precision %s",
           cublasLtGetStatusString(status), (long long)p->M, (long long)p->N, (long long)p->K,
