@@ -298,6 +298,43 @@ static void test_graph()
     report("captured graphs", good);
 }
 
+static bool ends_when_told(void *argument)
+{
+    return **(const bool **)argument;
+}
+
+/* What comes behind lasting work, in its stream or in one that waits for it, is left undone; other streams go on. */
+static void test_lasting_work()
+{
+    cudaStream_t slow, behind, beside;
+    cudaEvent_t event;
+    bool may_end = false, *told = &may_end;
+    cudaStreamCreateWithFlags(&slow, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&behind, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    float *x = to_device(std::vector<float>(8, 5)), *y = to_device(std::vector<float>(8, 5));
+
+    host_cuda_enqueue_lasting(slow, ends_when_told, &told, sizeof told);
+    LAUNCH(add_one, 1, 8, 0, slow, x);
+    cudaEventRecord(event, slow);
+    cudaStreamWaitEvent(behind, event, 0);
+    LAUNCH(add_one, 1, 8, 0, behind, x);
+    LAUNCH(add_one, 1, 8, 0, beside, y);
+    bool good = cudaStreamSynchronize(beside) == cudaSuccess && to_host(y, 8)[0] == 6;
+    good = good && cudaEventQuery(event) == cudaErrorNotReady && cudaGetLastError() == cudaErrorNotReady;
+    good = good && cudaStreamQuery(behind) == cudaErrorNotReady && cudaGetLastError() == cudaErrorNotReady;
+    good = good && to_host(x, 8)[0] == 5;
+    may_end = true;
+    good = good && cudaEventSynchronize(event) == cudaSuccess && cudaStreamSynchronize(behind) == cudaSuccess;
+    good = good && to_host(x, 8)[0] == 7 && cudaStreamQuery(slow) == cudaSuccess;
+    cudaEventDestroy(event);
+    cudaStreamDestroy(slow);
+    cudaStreamDestroy(behind);
+    cudaStreamDestroy(beside);
+    report("work that lasts", good);
+}
+
 static void test_refusals()
 {
     float *x = to_device(std::vector<float>(8, 5));
@@ -589,6 +626,7 @@ int main()
     test_copies();
     test_atomics();
     test_graph();
+    test_lasting_work();
     test_refusals();
     test_ordered();
 

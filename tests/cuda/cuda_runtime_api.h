@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Stand-in for CUDA's runtime interface (C and C++): the part of it that src/device/cuda and kernels/ use. There is one card,
- * made of host memory. Work is done when it is enqueued, or recorded while a stream is captured; what the real library would let
- * pass silently (a copy outside an allocation, a wait for an event that nobody recorded) ends the process with a message. */
+ * made of host memory. Work is done when it is enqueued, unless it waits for another rank, or recorded while a stream is captured;
+ * what the real library would let pass silently (a copy outside an allocation, a wait for an event that nobody recorded) ends the
+ * process with a message. */
 #ifndef CUDA_ON_HOST_RUNTIME_API_H
 #define CUDA_ON_HOST_RUNTIME_API_H
 

@@ -7,6 +7,7 @@
 #ifndef CUDA_ON_HOST_EMULATOR_H
 #define CUDA_ON_HOST_EMULATOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "cuda_runtime_api.h"
@@ -26,6 +27,9 @@ void host_cuda_range_pop(void);
 void host_cuda_worked(const char *name, double flops);
 /* Runs work(a copy of the argument) in the stream's order: at once, or at each launch of the graph that is being captured. */
 void host_cuda_enqueue(cudaStream_t stream, void (*work)(void *argument), const void *argument, size_t argument_bytes);
+/* The same for work that takes its time: it is called again and again with the same copy until it returns true, and what comes
+ * behind it in the stream, or waits for an event behind it, stays undone until then. */
+void host_cuda_enqueue_lasting(cudaStream_t stream, bool (*work)(void *argument), const void *argument, size_t argument_bytes);
 #ifdef __cplusplus
 }
 #endif

@@ -18,9 +18,11 @@ const region *stack_region_of(const void *address);
 
 /* The trace, when the environment asks for one (emulator_trace.cpp). */
 bool traced();
-void trace_grid(const launch_shape &shape);                 /* a kernel has run */
-void trace_product(int m, int n, int k);                    /* by a warp */
-std::function<void()> in_range(std::function<void()> work); /* that says, when it runs, who enqueued it */
+void trace_grid(const launch_shape &shape); /* a kernel has run */
+void trace_product(int m, int n, int k);    /* by a warp */
+/* Work on a stream: called until it returns true. */
+using operation = std::function<bool()>;
+operation in_range(operation work); /* that says, when it runs, who enqueued it */
 
 /* Records of accesses, one for so many bytes; accesses of fewer are not recorded. */
 enum { RECORD_BYTES = 2 };

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * The runtime interface on the emulator. All that is enqueued goes through enqueue(): it runs at once, or joins the graph that
- * its stream is captured into, to run at each launch of the graph. */
+ * The runtime interface on the emulator. All that is enqueued goes through enqueue(): it runs at once where nothing before it in
+ * its stream is undone, or joins the graph that its stream is captured into, to run at each launch of the graph. Only work that
+ * lasts (a collective that waits for another rank) leaves something undone; it goes on whenever the host asks or waits for it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,10 +22,10 @@ using namespace emulator;
 
 /* A graph is its work in the order in which it was enqueued, over all streams of the capture. */
 struct CUgraph_st {
-    std::vector<std::function<void()>> work;
+    std::vector<operation> work;
 };
 struct CUgraphExec_st {
-    std::vector<std::function<void()>> work;
+    std::vector<operation> work;
 };
 
 /* One capture, of all streams that take part: the origin, and those that joined it by waiting for an event of it. */
@@ -33,13 +36,20 @@ struct capture {
 struct CUstream_st {
     std::shared_ptr<capture> captured;
     bool origin;
-    CUgraph_st *graph() const { return captured ? captured->graph : NULL; } /* NULL: work runs at once */
+    std::deque<operation> undone;
+    CUgraph_st *graph() const { return captured ? captured->graph : NULL; } /* NULL: work is not recorded but run */
+};
+
+/* When a stream came to the place where an event was recorded. */
+struct moment {
+    bool come;
+    double seconds;
 };
 
 struct CUevent_st {
     bool recorded;
     std::shared_ptr<capture> captured;
-    double seconds;
+    std::shared_ptr<moment> last;
 };
 
 static thread_local cudaError_t last_error;
@@ -95,14 +105,53 @@ static void check_recorded(cudaEvent_t event, const char *who)
     if (event->captured && !event->captured->graph) fail("%s: an event recorded only in a capture, which has ended", who);
 }
 
-void emulator::enqueue(cudaStream_t handle, std::function<void()> work)
+/* Streams with undone work. */
+static std::set<CUstream_st *> busy;
+
+static bool go_on(CUstream_st *stream)
+{
+    bool moved = false;
+    while (!stream->undone.empty() && stream->undone.front()()) stream->undone.pop_front(), moved = true;
+    if (stream->undone.empty()) busy.erase(stream);
+    return moved;
+}
+
+/* All streams, until each waits for something that takes its time. */
+static void go_on()
+{
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (CUstream_st *stream : std::set<CUstream_st *>(busy)) moved |= go_on(stream);
+    }
+}
+
+static void wait_for(const std::function<bool()> &done)
+{
+    for (go_on(); !done(); go_on()) usleep(20);
+}
+
+static void enqueue_operation(cudaStream_t handle, operation work)
 {
     CUstream_st *stream = checked(handle, "work enqueued on a stream");
     if (traced()) work = in_range(std::move(work));
-    if (stream->graph())
+    if (stream->graph()) {
         stream->graph()->work.push_back(std::move(work));
-    else
-        work();
+        return;
+    }
+    if (stream->undone.empty() && work()) return;
+    stream->undone.push_back(std::move(work));
+    busy.insert(stream);
+}
+
+void emulator::enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    enqueue_operation(stream, [work] { return work(), true; });
+}
+
+void host_cuda_enqueue_lasting(cudaStream_t stream, bool (*work)(void *), const void *argument, size_t argument_bytes)
+{
+    std::string copy((const char *)argument, argument_bytes);
+    enqueue_operation(stream, [work, copy]() mutable { return work(&copy[0]); });
 }
 
 void host_cuda_enqueue(cudaStream_t stream, void (*work)(void *), const void *argument, size_t argument_bytes)
@@ -291,6 +340,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    wait_for([] { return busy.empty(); });
     return cudaSuccess;
 }
 
@@ -351,6 +401,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
 
 cudaError_t cudaFree(void *memory)
 {
+    cudaDeviceSynchronize();
     if (memory && !release(memory, region::device)) fail("cudaFree: %p is not the start of device memory", memory);
     return cudaSuccess;
 }
@@ -423,7 +474,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
-    return cudaMemcpyAsync(to, from, bytes, kind, NULL);
+    cudaMemcpyAsync(to, from, bytes, kind, NULL);
+    return cudaStreamSynchronize(NULL);
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
@@ -440,7 +492,7 @@ cudaError_t cudaMemset(void *memory, int value, size_t bytes)
     return cudaMemsetAsync(memory, value, bytes, NULL);
 }
 
-/* Streams and events. Work is done when it is enqueued, so all that is left of them is what may be asked when. */
+/* Streams and events. */
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
@@ -453,16 +505,23 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream)
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    cudaStreamSynchronize(stream);
     return delete_handle(stream, "cudaStreamDestroy");
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+cudaError_t cudaStreamSynchronize(cudaStream_t handle)
 {
-    return result(checked(stream, "cudaStreamSynchronize")->graph() ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+    CUstream_st *stream = checked(handle, "cudaStreamSynchronize");
+    if (stream->graph()) return result(cudaErrorStreamCaptureUnsupported);
+    wait_for([=] { return stream->undone.empty(); });
+    return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream)
+cudaError_t cudaStreamQuery(cudaStream_t handle)
 {
-    return cudaStreamSynchronize(stream);
+    CUstream_st *stream = checked(handle, "cudaStreamQuery");
+    if (stream->graph()) return result(cudaErrorStreamCaptureUnsupported);
+    go_on();
+    return result(stream->undone.empty() ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned)
@@ -470,7 +529,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
     CUstream_st *stream = checked(handle, "cudaStreamWaitEvent");
     check_recorded(event, "cudaStreamWaitEvent");
     if (stream->graph() && stream->captured != event->captured) return result(cudaErrorStreamCaptureIsolation);
-    if (event->captured) stream->captured = event->captured;
+    if (event->captured)
+        stream->captured = event->captured;
+    else
+        enqueue_operation(handle, [last = event->last] { return last->come; });
     return cudaSuccess;
 }
 
@@ -491,28 +553,38 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     check_handle(event, "cudaEventRecord");
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
     CUstream_st *from = checked(stream, "cudaEventRecord");
-    *event = {true, from->graph() ? from->captured : NULL, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec};
+    *event = {true, from->graph() ? from->captured : NULL, std::make_shared<moment>()};
+    if (from->graph()) return cudaSuccess;
+    enqueue(stream, [last = event->last] {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        *last = {true, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec};
+    });
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     check_recorded(event, "cudaEventSynchronize");
-    return result(event->captured ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+    if (event->captured) return result(cudaErrorStreamCaptureUnsupported);
+    wait_for([=] { return event->last->come; });
+    return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    return cudaEventSynchronize(event);
+    check_recorded(event, "cudaEventQuery");
+    if (event->captured) return result(cudaErrorStreamCaptureUnsupported);
+    go_on();
+    return result(event->last->come ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
 {
     check_recorded(start, "cudaEventElapsedTime");
     check_recorded(end, "cudaEventElapsedTime");
-    *milliseconds = (float)(1e3 * (end->seconds - start->seconds));
+    if (!start->last->come || !end->last->come) return result(cudaErrorNotReady);
+    *milliseconds = (float)(1e3 * (end->last->seconds - start->last->seconds));
     return cudaSuccess;
 }
 
@@ -539,7 +611,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     if (!checked(stream, "cudaStreamEndCapture")->graph() || !stream->origin) return result(cudaErrorInvalidValue);
     *graph = stream->captured->graph;
     stream->captured->graph = NULL;
-    *stream = {};
+    stream->captured.reset();
+    stream->origin = false;
     return cudaSuccess;
 }
 
@@ -560,7 +633,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t)
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
 {
     check_handle(executable, "cudaGraphLaunch");
-    for (const auto &work : executable->work) enqueue(stream, work);
+    for (const auto &work : executable->work) enqueue_operation(stream, work);
     return cudaSuccess;
 }
 

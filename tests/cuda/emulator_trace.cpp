@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The trace: with CUDA_ON_HOST_TRACE=FILE in the environment, one JSON line in FILE.PID for every kernel, product, copy and sum that
- * runs on the device: who enqueued it (the NVTX range), its shape, its floating-point operations on tensor cores, and how many
- * bytes of device memory it reads and writes. Bytes are those of the 32-byte sectors that it touches, each counted once for
+ * The trace: with CUDA_ON_HOST_TRACE=FILE in the environment, one JSON line in FILE.PID for every kernel, product, copy and sum
+ * that runs on the device: who enqueued it (the NVTX range), its shape, its floating-point operations on tensor cores, and how
+ * many bytes of device memory it reads and writes. Bytes are those of the 32-byte sectors that it touches, each counted once for
  * reading and once for writing: what must cross the memory bus when caches forget nothing within a kernel and all between two. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,13 +83,14 @@ void trace_grid(const launch_shape &shape)
     write_line(shape.name, shape.blocks, shape.threads, shape.shared_bytes, tensor_flops);
 }
 
-std::function<void()> in_range(std::function<void()> work)
+operation in_range(operation work)
 {
     const char *range = ranges.empty() ? "" : ranges.back();
     return [range, work = std::move(work)] {
         running_range = range;
-        work();
+        bool done = work();
         running_range = "";
+        return done;
     };
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stand-in for NCCL: the same collectives over MPI, done when they are enqueued. */
+ * Stand-in for NCCL: the same collectives over MPI. The environment can ask for failures: NCCL_ON_HOST_HANGS_AT=n, the n-th sum
+ * never ends; NCCL_ON_HOST_FAILS_AT=n, an asynchronous error after n sums; NCCL_ON_HOST_SLOW=seconds, the last rank sleeps so
+ * long before its tenth sum. */
 #ifndef ASTROMER_TESTS_CUDA_NCCL_H
 #define ASTROMER_TESTS_CUDA_NCCL_H
 
