@@ -194,7 +194,8 @@ int main(int argc, char **argv)
     if (!options_read(&usage, argc, argv, &operands, &error) && !operands.help &&
         !config_read(&config, NULL, operands.count, operands.word, &error)) {
         if (config.device == DEVICE_AUTO) config.device = DEVICE_CPU;
-        config.train.batch = batch * comm_size(comm), config.threads = (int)threads;
+        config.train.batch = batch * comm_size(comm);
+        if (threads > 0) config.threads = (int)threads;
         run(comm, &config, batch, steps, warmup, &error);
     }
     if (error.status) fprintf(stderr, "step: %s\n", error.message);

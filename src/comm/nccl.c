@@ -102,7 +102,10 @@ static bool has_come(const struct nccl *nccl, cudaEvent_t event)
     check_nccl(nccl, "ncclCommGetAsyncError", ncclCommGetAsyncError(nccl->ranks, &state));
     if (state != ncclInProgress) check_nccl(nccl, "ncclAllReduce of the gradient", state);
     cudaError_t result = cudaEventQuery(event);
-    if (result != cudaErrorNotReady) check_cuda(nccl, "the all-reduce of the gradient", result);
+    if (result == cudaErrorNotReady)
+        cudaGetLastError(); /* an answer, not the next operation's error */
+    else
+        check_cuda(nccl, "the all-reduce of the gradient", result);
     return result == cudaSuccess;
 }
 

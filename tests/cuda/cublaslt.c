@@ -160,9 +160,9 @@ static bool layout_fits(const struct cublasLtMatrixLayout *layout, int64_t rows,
     return layout->rows == rows && layout->columns == columns && layout->ld >= rows;
 }
 
-/* Whether the real library could have an algorithm. Sums over columns of A are to be had beside long products only, so that
- * callers meet both cases. */
-enum { LEAST_SUMMED = 32 };
+/* Whether the real library could have an algorithm. Sums over columns of A are to be had beside long products only, and for the
+ * shorter of these the algorithm proves not to work, so that callers meet all cases. */
+enum { LEAST_SUMMED = 32, LEAST_WORKING = 40 };
 static bool possible(const struct product *p)
 {
     const struct cublasLtMatmulDesc *d = &p->description;
@@ -346,6 +346,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (algo[ALGO_M] != (uint64_t)p.m || algo[ALGO_N] != (uint64_t)p.n || algo[ALGO_K] != (uint64_t)p.k ||
         algo[ALGO_KIND] != kind_of(&p))
         return CUBLAS_STATUS_INVALID_VALUE;
+    if (p.description.epilogue == CUBLASLT_EPILOGUE_BGRADA && p.k < LEAST_WORKING) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!aligned(A, algo[0]) || !aligned(B, algo[1]) || !aligned(C, algo[2]) || !aligned(D, algo[3]))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (workspace_bytes && !aligned(workspace, 256)) return CUBLAS_STATUS_INVALID_VALUE;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * The trace: with CUDA_ON_HOST_TRACE=FILE in the environment, one JSON line in FILE.PID for every kernel, product, copy and sum
- * that runs on the device: who enqueued it (the NVTX range), its shape, its floating-point operations on tensor cores, and how
- * many bytes of device memory it reads and writes. Bytes are those of the 32-byte sectors that it touches, each counted once for
- * reading and once for writing: what must cross the memory bus when caches forget nothing within a kernel and all between two. */
+ * that runs on the device: who enqueued it (the NVTX range) and in which order, its shape, its floating-point operations on
+ * tensor cores, and how many bytes of device memory it reads and writes. Bytes are those of the 32-byte sectors that it touches,
+ * each counted once for reading and once for writing: what must cross the memory bus when caches forget nothing within a kernel
+ * and all between two. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -45,6 +46,7 @@ static thread_local double tensor_flops;
 /* Names of ranges must live for ever, as literals do. */
 static thread_local std::vector<const char *> ranges;
 static thread_local const char *running_range = "";
+static thread_local unsigned long enqueued, running_order; /* counted from 1; 0: nothing runs */
 
 void note_traffic(const region *home, const void *address, size_t bytes, int kind)
 {
@@ -66,11 +68,10 @@ void trace_product(int m, int n, int k)
 static void write_line(const char *name, const dim3 &blocks, const dim3 &threads, size_t shared_bytes, double flops)
 {
     fprintf(trace(),
-            "{\"range\": \"%s\", \"name\": \"%s\", \"blocks\": %u, \"threads\": %u, \"shared\": %zu, \"read\": %zu, \"written\": "
-            "%zu, "
-            "\"flops\": %.0f}\n",
-            running_range, name, blocks.x * blocks.y * blocks.z, threads.x * threads.y * threads.z, shared_bytes, bytes_read,
-            bytes_written, flops);
+            "{\"order\": %lu, \"range\": \"%s\", \"name\": \"%s\", \"blocks\": %u, \"threads\": %u, \"shared\": %zu, "
+            "\"read\": %zu, \"written\": %zu, \"flops\": %.0f}\n",
+            running_order, running_range, name, blocks.x * blocks.y * blocks.z, threads.x * threads.y * threads.z, shared_bytes,
+            bytes_read, bytes_written, flops);
     fflush(trace());
     for (unsigned char *sector : touched) *sector = 0;
     touched.clear();
@@ -86,10 +87,13 @@ void trace_grid(const launch_shape &shape)
 operation in_range(operation work)
 {
     const char *range = ranges.empty() ? "" : ranges.back();
-    return [range, work = std::move(work)] {
+    return [range, order = ++enqueued, work = std::move(work)] {
+        bool own = running_order == 0; /* else a graph's launch runs what was captured */
+        if (own) running_order = order;
         running_range = range;
         bool done = work();
         running_range = "";
+        if (own) running_order = 0;
         return done;
     };
 }

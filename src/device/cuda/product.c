@@ -121,8 +121,8 @@ static void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferen
     CUBLAS(cublasLtMatmulPreferenceSetAttribute, preference, attribute, value, bytes);
 }
 
-/* Algorithms that can do the product, the one that cuBLASLt thinks fastest first; 0: it has none with column sums. Sums are never
- * cut short to bfloat16. */
+/* Algorithms that may do the product, the one that cuBLASLt thinks fastest first; 0: it has none. Sums are never cut short to
+ * bfloat16. */
 static int propose(struct cuda_device *cuda, const struct cuda_plan *plan, const struct cuda_product *p,
                    cublasLtMatmulHeuristicResult_t *proposals)
 {
@@ -140,12 +140,7 @@ static int propose(struct cuda_device *cuda, const struct cuda_plan *plan, const
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(cuda->cublas, plan->description, plan->b, plan->a, plan->c, plan->c,
                                                            preference, ALGORITHMS, proposals, &count);
     CUBLAS(cublasLtMatmulPreferenceDestroy, preference);
-    if (plan->sums_columns && (status != CUBLAS_STATUS_SUCCESS || count == 0)) return 0;
-    CHECK(status == CUBLAS_STATUS_SUCCESS && count > 0,
-          "cublasLtMatmulAlgoGetHeuristic: %s: no algorithm for a product of %lld x %lld x %lld at precision %s",
-          cublasLtGetStatusString(status), (long long)p->M, (long long)p->N, (long long)p->K,
-          config_name("precision", cuda->precision));
-    return count;
+    return status == CUBLAS_STATUS_SUCCESS ? count : 0;
 }
 
 /* Milliseconds of a few runs into c; less than 0 when the algorithm does not work. */
@@ -156,7 +151,7 @@ static float time_of(struct cuda_device *cuda, const struct cuda_plan *plan, con
     if (proposal->state != CUBLAS_STATUS_SUCCESS || multiply(cuda, plan, p, &proposal->algo, c) != CUBLAS_STATUS_SUCCESS)
         return -1;
     CUDA(cudaEventRecord, between[0], cuda->stream);
-    for (int run = 0; run < TIMED_RUNS; run++) multiply(cuda, plan, p, &proposal->algo, c);
+    for (int run = 0; run < TIMED_RUNS; run++) CUBLAS(multiply, cuda, plan, p, &proposal->algo, c);
     CUDA(cudaEventRecord, between[1], cuda->stream);
     CUDA(cudaEventSynchronize, between[1]);
     CUDA(cudaEventElapsedTime, &milliseconds, between[0], between[1]);
@@ -164,7 +159,7 @@ static float time_of(struct cuda_device *cuda, const struct cuda_plan *plan, con
 }
 
 /* The proposal that cuBLASLt thinks better stays unless another one is clearly faster: runs then differ less in their roundings.
- */
+ * Less than 0 when none works. */
 static int fastest_into(struct cuda_device *cuda, const struct cuda_plan *plan, const struct cuda_product *p,
                         const cublasLtMatmulHeuristicResult_t *proposals, int count, void *c)
 {
@@ -178,8 +173,6 @@ static int fastest_into(struct cuda_device *cuda, const struct cuda_plan *plan, 
         best = i, best_time = time;
     }
     for (int i = 0; i < 2; i++) CUDA(cudaEventDestroy, between[i]);
-    CHECK(best >= 0, "cublasLtMatmul: none of %d algorithms can do a product of %lld x %lld x %lld", count, (long long)p->M,
-          (long long)p->N, (long long)p->K);
     return best;
 }
 
@@ -197,23 +190,31 @@ static int fastest(struct cuda_device *cuda, const struct cuda_plan *plan, const
     return best;
 }
 
+/* Describes the product and picks its algorithm; false when none works. */
+static bool choose(struct cuda_device *cuda, struct cuda_plan *plan, const struct cuda_product *p)
+{
+    cublasLtMatmulHeuristicResult_t proposals[ALGORITHMS];
+    describe(plan, p, cuda->precision);
+    int count = propose(cuda, plan, p, proposals), best = count > 0 ? fastest(cuda, plan, p, proposals, count) : -1;
+    if (best >= 0) plan->algorithm = proposals[best].algo;
+    return best >= 0;
+}
+
 static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_product *p)
 {
     struct cuda_plan plan = {0};
-    cublasLtMatmulHeuristicResult_t proposals[ALGORITHMS];
     make_key(p, plan.key);
     for (size_t i = 0; i < cuda->plans; i++)
         if (!memcmp(cuda->plan[i].key, plan.key, sizeof plan.key)) return &cuda->plan[i];
     plan.sums_columns = p->column_sums != NULL;
-    describe(&plan, p, cuda->precision);
-    int count = propose(cuda, &plan, p, proposals);
-    if (count == 0) {
+    bool found = choose(cuda, &plan, p);
+    if (!found && plan.sums_columns) {
         destroy(&plan);
         plan.sums_columns = false;
-        describe(&plan, p, cuda->precision);
-        count = propose(cuda, &plan, p, proposals);
+        found = choose(cuda, &plan, p);
     }
-    plan.algorithm = proposals[fastest(cuda, &plan, p, proposals, count)].algo;
+    CHECK(found, "cuBLASLt has no algorithm for a product of %lld x %lld x %lld at precision %s", (long long)p->M,
+          (long long)p->N, (long long)p->K, config_name("precision", cuda->precision));
     void *array = cuda->plan;
     memory_grow(&array, &cuda->plan_capacity, cuda->plans + 1, sizeof plan, "the products' algorithms");
     cuda->plan = array;
