@@ -13,7 +13,7 @@
 #include "device/cpu/activations.h"
 #include "device/device.h"
 
-struct cpu_products; /* product.c: the products that a thread has met */
+struct cpu_products; /* product_bf16.c: the products that a thread has met */
 
 struct cpu_device {
     struct device base;
@@ -46,6 +46,8 @@ struct cpu_product {
     int64_t a_stride, b_stride, c_stride;
 };
 void cpu_multiply(struct cpu_device *cpu, const struct cpu_product *product);
+/* product_bf16.c. The same of activations in bfloat16, not empty. */
+void cpu_multiply_bf16(struct cpu_device *cpu, const struct cpu_product *product);
 /* Called outside parallel regions, before products in one. */
 void cpu_products_reserve(struct cpu_device *cpu, int threads);
 void cpu_products_free(struct cpu_device *cpu);
