@@ -4,7 +4,10 @@
  * pointers, strides and width allow that (V = vector_width), else V = 1. By rows, for what adds up along rows: a warp holds one
  * in registers, or for longer rows the block does; the longest, which no model of ours has, lie in shared memory. By columns, for
  * what adds up along columns: a thread keeps V columns and walks down. Reductions over rows leave one row of partial sums for
- * each block; how many rows a block takes depends on the matrix alone, not on the card. */
+ * each block; how many rows a block takes depends on the matrix alone, not on the card.
+ *
+ * Launch bounds that name a number of blocks do it because nvcc, left alone, makes room for one block more and spills registers;
+ * kernels/resources.txt shows what came of it. */
 #ifndef ASTROMER_KERNELS_LAYOUT_H
 #define ASTROMER_KERNELS_LAYOUT_H
 

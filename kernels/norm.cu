@@ -55,7 +55,7 @@ __device__ __forceinline__ struct normaliser normal_row(const struct norm_input<
 }
 
 template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS) add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
 {
     SHARED(sum_of<A>, scratch, 32);
     int slots = (int)blockDim.x / n.threads, rows = ROWS_A_WARP * slots;
@@ -111,7 +111,9 @@ __device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, cons
 }
 
 template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS)
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
+                                                 : sizeof(A) == 2 ? 4
+                                                                  : 3)
     add_norm_backward(const struct norm_input<A> n, const struct norm_output<A> g, int rows)
 {
     SHARED(sum_of<A>, scratch, 32);
@@ -159,7 +161,7 @@ __device__ __forceinline__ struct normaliser wide_normal_row(const struct norm_i
 
 /* A block a row. */
 template <class A>
-__global__ void __launch_bounds__(BLOCK_THREADS) wide_add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
+__global__ void __launch_bounds__(BLOCK_THREADS, 3) wide_add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
 {
     SHARED(sum_of<A>, scratch, 32);
     SHARED(float, x, WIDEST_ROW);

@@ -126,7 +126,6 @@ __device__ __forceinline__ void readout_window(const struct readout_input<A> &r,
     errors[r.B + b] = e.plain;
 }
 
-/* Three blocks a processor: asked for no number, nvcc 13 makes room for five and spills. */
 template <class A, int V, int C>
 __global__ void __launch_bounds__(BLOCK_THREADS, 3)
     readout_forward(const struct readout_input<A> r, pointer<float> reconstruction, pointer<float> error, pointer<double> errors)
