@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Golden files as plain numbers, for machines without HDF5 (the format: golden_flat.c). Reading needs nothing, writing h5py."""
+"""Golden files as plain numbers, for machines without HDF5 (the format: golden_flat.c). Reading needs nothing, writing h5py.
+  golden_flat.py FOLDER FILE.h5 ...     writes FOLDER/FILE.flat ..."""
 import array
 import os
+import pathlib
+import sys
 
 
 def _lines_of(file, values):
@@ -54,3 +57,8 @@ def read(path):
         else:
             attributes[first, second] = third if kind == 'text' else float(third)
     return attributes, values
+
+
+if __name__ == '__main__':
+    for path in map(pathlib.Path, sys.argv[2:]):
+        write(path, pathlib.Path(sys.argv[1]) / (path.stem + '.flat'))
