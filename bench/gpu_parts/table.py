@@ -31,11 +31,14 @@ def check_rows(result):
     yield f'{"":24}' + ''.join(f'{p:>18}' for p in PRECISIONS)
     for name in names:
         yield f'{name[:23]:24}' + ''.join(f'{cell_of(data[p].get(name)):>18}' for p in PRECISIONS)
+    reasons = {}
     for precision in PRECISIONS:
-        for name, result_ in data[precision].items():
-            if not result_['passed']:
-                yield (f'  {precision} {name}: ' + (f'{result_["over"]} of {result_["tensors"]} tensors are over, worst {result_["worst"]}'
-                                                    if 'worst' in result_ else result_['why']))
+        for name, found in data[precision].items():
+            if not found['passed']:
+                why = (f'{found["over"]} of {found["tensors"]} tensors are over, worst {found["worst"]}' if 'worst' in found else found['why'])
+                reasons.setdefault(why, []).append(f'{name} at {precision}')
+    for why, where in reasons.items():
+        yield f'  {where[0]}' + (f' and {len(where) - 1} more' if len(where) > 1 else '') + f': {why}'
 
 
 def cell_of(result):
