@@ -111,11 +111,13 @@ class Program(Folder):
     def test_broken_files_are_refused(self):
         path = self.flat(GOLDENS[0])
         data = path.read_bytes()
-        for broken in (data[:-8000], data[:500], b'', b'HDF' + data, data.replace(b' 1e-09\n', b' cake1\n')):
+        for broken, why in ((data[:-8], 'damaged'), (data[:500], 'not a golden file'), (b'', 'not a golden file'),
+                            (b'HDF' + data, 'not a golden file'), (data.replace(b' 1e-09\n', b' cake1\n'), 'no number')):
             path.write_bytes(broken)
             status, _, error = run(PROGRAM, 'check', path, 'device=cpu')
             self.assertEqual((status, error.count('\n')), (1, 1), error)
             self.assertIn(path.name, error)
+            self.assertIn(why, error)
 
     def test_it_trains_as_astromer_does(self):
         survey, config = self.folder / 'survey', self.folder / 'config.yaml'

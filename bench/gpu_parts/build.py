@@ -1,33 +1,56 @@
 # SPDX-License-Identifier: MIT
 """Builds the program of bench/gpu with nvcc and a C compiler alone: no meson, and stand-ins for what the machine lacks."""
 import concurrent.futures
+import functools
 import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sysconfig
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PARTS = ROOT / 'bench' / 'gpu_parts'
-WRAPPED = ('cuda_product', 'cudaMemcpyAsync', 'cudaMemsetAsync', 'cudaStreamSynchronize')
+WRAPPED = ('cuda_product', 'cudaMemcpyAsync', 'cudaMemsetAsync', 'cudaStreamSynchronize', 'cudaGraphLaunch')
 
 
 class BuildError(Exception):
     """One line: what cannot be built."""
 
 
+def run_until(command, seconds, out, err):
+    """Runs a command with its output into two files; whoever it started ends with it. Exit status; None: its time was up."""
+    child = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return child.wait(max(seconds, 0.1))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if child.returncode is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
 def run(command, seconds):
     """(exit status, everything it printed)"""
-    try:
-        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors='replace', timeout=max(seconds, 0.1))
-    except OSError as failure:
-        return 127, f'{command[0]}: {failure.strerror}'
-    except subprocess.TimeoutExpired:
-        return 124, f'{pathlib.Path(command[0]).name}: not done within its time'
-    return done.returncode, done.stdout
+    with tempfile.TemporaryFile('w+', errors='replace') as out:
+        try:
+            status = run_until(command, seconds, out, subprocess.STDOUT)
+        except OSError as failure:
+            return 127, f'{command[0]}: {failure.strerror}'
+        if status is None:
+            return 124, f'{pathlib.Path(command[0]).name}: not done within its time'
+        out.seek(0)
+        return status, out.read()
+
+
+@functools.lru_cache(maxsize=None)
+def what_is(*command):
+    """What a compiler says of itself."""
+    return run(command, 20)[1]
 
 
 def find_nvcc():
@@ -124,9 +147,9 @@ class Compiler:
     def fingerprint(self, source, command):
         """Of all that an object comes from. -march=native makes the processor a part of it."""
         text = hashlib.sha256(repr([str(word).replace(str(ROOT), '') for word in command]).encode())
-        text.update(run([command[0], '--version'], 20)[1].encode())
+        text.update(what_is(command[0], '--version').encode())
         if command[0] == self.cc:
-            text.update(run([self.cc, '-march=native', '-Q', '--help=target'], 20)[1].encode())
+            text.update(what_is(self.cc, '-march=native', '-Q', '--help=target').encode())
         for path in [source, *(p for folder in ('src', 'kernels', 'bench') for p in sorted((ROOT / folder).rglob('*.h')))]:
             text.update(path.read_bytes())
         return text.hexdigest()

@@ -75,6 +75,7 @@ def time_rows(result):
     for line in torch:
         name = f'PyTorch {line["version"]}, {line["precision"]}{", compiled" if line["compiled"] else ""}'
         name += f' ({line["graph_breaks"]} breaks)' if line.get('graph_breaks') else ''
+        name += ' UNVERIFIED' if line['verified_to'] is None else ''
         yield (f'{name[:30]:30} {line["batch"]:8} {line["ms"]:9.3f} {1e3 * line["batch"] / line["fastest"]:9.3f} '
                f'{1e3 * line["batch"] / line["slowest"]:9.3f} {line["windows_per_second"]:10.0f}'
                + (f'   ours at bf16 is {line["ours_over_torch"]:.2f} times as fast' if 'ours_over_torch' in line else ''))

@@ -177,6 +177,14 @@ cudaError_t __wrap_cudaMemsetAsync(void *memory, int value, size_t bytes, cudaSt
     return __real_cudaMemsetAsync(memory, value, bytes, stream);
 }
 
+cudaError_t __real_cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    if (watch.on) watch.trouble = "the step is a CUDA graph";
+    return __real_cudaGraphLaunch(graph, stream);
+}
+
 /* What the GPU waits for from here on is the host. */
 cudaError_t __real_cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t __wrap_cudaStreamSynchronize(cudaStream_t stream);
