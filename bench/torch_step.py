@@ -336,9 +336,11 @@ def report(options, seconds, blas, difference, compiled):
     seconds = sorted(seconds)
     rate = [options.batch / s for s in seconds]
     line = json.dumps({'program': 'torch', 'version': torch.__version__, 'blas': blas, 'batch': options.batch, 'device': options.device,
-                       'precision': options.precision, 'fused': options.fused, 'compiled': compiled, 'graph_breaks': graph_breaks() if compiled else None,
+                       'precision': options.precision, 'fused': options.fused, 'compiled': compiled,
+                       'graph_breaks': graph_breaks() if compiled else None,
                        'threads': options.threads, 'steps': options.steps, 'windows_per_second': rate[len(rate) // 2],
-                       'ms': 1e3 * seconds[len(rate) // 2], 'slowest': rate[-1], 'fastest': rate[0], 'verified_to': difference, 'fused_differs': options.fused_differs})
+                       'ms': 1e3 * seconds[len(rate) // 2], 'slowest': rate[-1], 'fastest': rate[0], 'verified_to': difference,
+                       'fused_differs': options.fused_differs})
     print(line, flush=True)
     return line
 

@@ -105,10 +105,11 @@ class Compiler:
         return next((words for words in candidates if self.has(text, words)), None)
 
     def choose(self):
-        """What is real and what is a stand-in: {name: words for every C file}, the sources, the words of golden_hdf5.c and the link."""
+        """What is real and what is a stand-in."""
+        product = 'dnnl_sgemm(78, 78, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1)'
         self.found = {
             'OpenMP': self.has('#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n', ['-fopenmp']),
-            'oneDNN': self.has('#include <dnnl.h>\nint main(void) { return dnnl_sgemm("N"[0], 78, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1); }\n', ['-ldnnl']),
+            'oneDNN': self.has(f'#include <dnnl.h>\nint main(void) {{ return {product}; }}\n', ['-ldnnl']),
             'Random123': self.has('#include <Random123/philox.h>\nint main(void) { return 0; }\n')}
         if not self.found['OpenMP']:
             raise BuildError(f'{self.cc} has no OpenMP (-fopenmp)')
@@ -121,9 +122,9 @@ class Compiler:
         src = ROOT / 'src'
         listed = [p for folder in ('base', 'device/cpu', 'device/cuda', 'model') for p in sorted((src / folder).glob('*.c'))]
         listed.remove(src / 'base' / 'config_yaml.c')
-        listed += [src / name for name in ('device/device.c', 'train/trainer.c', 'train/schedule.c', 'survey/synth_curve.c', 'survey/windows.c',
-                                           'survey/loader.c', 'survey/order.c', 'commands/check.c', 'commands/golden.c',
-                                           'commands/options.c')]
+        listed += [src / name for name in ('device/device.c', 'train/trainer.c', 'train/schedule.c', 'survey/synth_curve.c',
+                                           'survey/windows.c', 'survey/loader.c', 'survey/order.c', 'commands/check.c',
+                                           'commands/golden.c', 'commands/options.c')]
         listed += [PARTS / name for name in ('alone.c', 'made_survey.c', 'main.c', 'watch.c', 'yaml_absent.c')]
         listed.append(ROOT / 'bench' / 'full_windows.c')
         listed.append(src / 'commands' / 'golden_hdf5.c' if self.found['HDF5'] else PARTS / 'golden_flat.c')

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../full_windows.h"
+#include "base/config_schema.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -101,6 +102,15 @@ static void report_time(const struct run *run, double *seconds)
     json_end(&json, stdout);
 }
 
+/* While it is watched a step must enqueue its work itself: events have no place in a CUDA graph. A program whose steps are never
+ * graphs has no such key. */
+static void record_no_graph(struct config *config)
+{
+    struct error error = {0};
+    const struct key *key = key_find("train.graph");
+    if (key) key_set(key, config, "false", &error);
+}
+
 /* The whole step, then, with an event in front of every piece of work, what it consists of. */
 static void show_times(struct run *run, struct error *error)
 {
@@ -115,6 +125,7 @@ static void show_times(struct run *run, struct error *error)
         seconds[i] = clock_seconds() - begin;
     }
     report_time(run, seconds);
+    record_no_graph(&run->config);
     for (int64_t i = 0; i < run->watched && run->device->stream && !error->status; i++) {
         watch_step_begin(run->device->stream);
         step(run, &windows, number++);

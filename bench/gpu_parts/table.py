@@ -15,7 +15,8 @@ def head(result):
     for card in machine.get('cards', []):
         yield (f'{card["name"]}, {card["memory.total"]}, compute capability {card["compute_cap"]}, driver {card["driver_version"]}, '
                f'power limit {card["power.limit"]}; before: {card["utilization.gpu"]} busy, {card["memory.used"]} used')
-    yield f'{machine.get("nvcc") or "no nvcc"}; {machine.get("processors")} processor cores; commit {machine.get("commit") or "unknown"}; {result["begun"]}'
+    yield (f'{machine.get("nvcc") or "no nvcc"}; {machine.get("processors")} processor cores; commit {machine.get("commit") or "unknown"}; '
+           f'{result["begun"]}')
     if built:
         yield (f'Built for {built["architecture"]} with {", ".join(built["real"])}; stand-ins for {", ".join(built["stand_ins"])}; '
                f'{built["objects_kept"]} of {built["objects"]} objects from before; {len(built["messages"])} with warnings')
@@ -35,9 +36,9 @@ def check_rows(result):
     for precision in PRECISIONS:
         for name, found in data[precision].items():
             if not found['passed']:
-                why = (f'{found["over"]} of {found["tensors"]} tensors are over, worst {found["worst"]}' if 'worst' in found else found['why'])
-                reasons.setdefault(why, []).append(f'{name} at {precision}')
-    for why, where in reasons.items():
+                why = found.get('why') or f'{found["over"]} of {found["tensors"]} tensors are over, worst {found["worst"]}'
+                reasons.setdefault((why, 'why' not in found and (name, precision)), []).append(f'{name} at {precision}')
+    for (why, _), where in reasons.items():
         yield f'  {where[0]}' + (f' and {len(where) - 1} more' if len(where) > 1 else '') + f': {why}'
 
 
@@ -55,8 +56,8 @@ def loss_rows(result):
         return
     worst = max(data['steps'], key=lambda row: row['difference'])
     yield ''
-    yield (f'Losses of CPU and GPU at fp32, {len(data["steps"])} of {data["wanted"]} steps of {data["batch"]} windows: largest relative difference '
-           f'{worst["difference"]:.1e} at step {worst["step"]} (bound {data["bound"]:.0e}): '
+    yield (f'Losses of CPU and GPU at fp32, {len(data["steps"])} of {data["wanted"]} steps of {data["batch"]} windows: largest relative '
+           f'difference {worst["difference"]:.1e} at step {worst["step"]} (bound {data["bound"]:.0e}): '
            + ('ok' if worst['difference'] <= data['bound'] else 'OVER'))
 
 
