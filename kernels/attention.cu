@@ -10,6 +10,10 @@
  * of a score is w (dP - dot), dP = d_Z V^T and dot the sum over a row of w dP, which is the row's d_Z Z. Every sum has a fixed
  * order.
  *
+ * At bf16 that Z was rounded when it was stored, and where the values of a window resemble each other, dP - dot is smaller than
+ * what the rounding does to dot. The gradients of a row of scores sum to zero; their sum as computed is therefore the error of
+ * dot, and backward_queries takes it back: from dot itself for backward_keys, from d_Q times the row's weighted mean of the keys.
+ *
  * At fp32, keys and values are used without their means over the keys, for the reason that the CPU device gives. */
 #include "attention.h"
 
@@ -22,11 +26,13 @@ static const double ALPHA_SWALLOWS = -1e8; /* a float32 score plus this is this 
 static const double LOG2_E = 1.44269504088896340736;
 
 /* Warps of a block at most, and rows of a tile: what fits the 99 KB of shared memory and the registers that two blocks leave each
- * other. Seven warps twice are the 13 groups of 16 rows of L = 200. backward_keys holds two sums and has fewer warps. */
+ * other. Seven warps twice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps. */
 template <int precision, int width>
 constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 7) : (width > 64 ? 2 : 4);
 template <int precision, int width>
-constexpr int most_key_warps = most_warps<precision, width> < 6 ? most_warps<precision, width> : 6;
+constexpr int most_backward_warps = most_warps<precision, width> < 4 ? most_warps<precision, width> : 4;
+template <int precision, int width>
+constexpr int backward_blocks = width > 64 || precision != PRECISION_BF16 ? 2 : 3; /* of a multiprocessor */
 template <int precision, int width>
 constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
 
@@ -60,15 +66,21 @@ struct head {
     bool biased; /* alpha has to be added to the scores of hidden keys */
 };
 
-/* The steps whose flag is not 0 (no flags: all), ascending; how many. For one warp. */
+/* The steps whose flag is not 0 (no flags: all), ascending; how many. For one warp. Flags are all read before the first is looked
+ * at, so that the block waits for memory once. */
 __device__ __forceinline__ int choose_steps(pointer<const float> flags, int L, pointer<int> steps)
 {
     int lane = (int)threadIdx.x % LANES, count = 0;
-    for (int first = 0; first < L; first += LANES) {
-        int step = first + lane;
-        bool there = step < L && (flags == nullptr || flags[step] != 0.0f);
-        uint32_t votes = __ballot_sync(0xffffffffu, there);
-        if (there) steps[count + __popc(votes & ((1u << lane) - 1))] = step;
+    bool there[MAX_L / LANES];
+#pragma unroll
+    for (int i = 0; i < MAX_L / LANES; i++) {
+        int step = i * LANES + lane;
+        there[i] = step < L && (flags == nullptr || flags[step] != 0.0f);
+    }
+#pragma unroll
+    for (int i = 0; i < MAX_L / LANES; i++) {
+        uint32_t votes = __ballot_sync(0xffffffffu, there[i]);
+        if (there[i]) steps[count + __popc(votes & ((1u << lane) - 1))] = i * LANES + lane;
         count += __popc(votes);
     }
     return count;
@@ -78,7 +90,8 @@ __device__ __forceinline__ int choose_steps(pointer<const float> flags, int L, p
 __device__ __forceinline__ bool any_visible(pointer<const float> hidden, int L)
 {
     bool visible = false;
-    for (int step = (int)threadIdx.x % LANES; step < L; step += LANES) visible |= hidden[step] == 0.0f;
+#pragma unroll
+    for (int step = (int)threadIdx.x % LANES; step < MAX_L; step += LANES) visible |= step < L && hidden[step] == 0.0f;
     return __ballot_sync(0xffffffffu, visible) != 0;
 }
 
@@ -123,6 +136,7 @@ __device__ __forceinline__ void mean_rows(const head_rows<const float> &K, const
         int column = i < dh ? i : i - dh;
         pointer<const float> at = (i < dh ? K.first : V.first) + column;
         float sum = 0;
+#pragma unroll 8
         for (int k = 0; k < count; k++) sum += at[steps[k] * K.stride];
         mean[i < dh ? column : MAX_WIDTH + column] = sum / (float)count;
     }
@@ -287,9 +301,67 @@ __device__ __forceinline__ float row_dot(const problem<element<precision>> &p, c
     return sum;
 }
 
+/* The sum of a row's gradients of scores, which should be zero, and what takes it back. Sums are of the numbers that the products
+ * meet, rounded: then d_Q does not depend on what all keys have in common. Only bf16 needs it. */
+template <int precision, int width>
+struct row_balance {
+    template <int groups>
+    __device__ __forceinline__ void add(const float (&)[groups][4], const float (&)[groups][4], pointer<const float>)
+    {
+    }
+    __device__ __forceinline__ void restore(const float (&)[width / 8][4], const float (&)[2]) {}
+};
+template <int width>
+struct row_balance<PRECISION_BF16, width> {
+    float weights[2] = {}, gradients[2] = {}, keys[width / 8][4] = {};
+
+    /* weight and gradient of a tile of scores; rounds the gradients */
+    template <int groups>
+    __device__ __forceinline__ void add(float (&weight)[groups][4], float (&gradient)[groups][4], pointer<const bf16> tile)
+    {
+#pragma unroll
+        for (int n = 0; n < groups; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                weight[n][e] = float_of(activation_of<bf16>(weight[n][e]));
+                gradient[n][e] = float_of(activation_of<bf16>(gradient[n][e]));
+                weights[e / 2] += weight[n][e], gradients[e / 2] += gradient[n][e];
+            }
+        add_values<PRECISION_BF16, width>(keys, weight, tile);
+    }
+
+    __device__ __forceinline__ void restore(float (&d_Q)[width / 8][4], float (&dot)[2])
+    {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float whole = row_sum(weights[half]), sum = row_sum(gradients[half]), error = whole > 0.0f ? sum / whole : 0.0f;
+            dot[half] += error;
+#pragma unroll
+            for (int j = 0; j < width / 8; j++)
+                d_Q[j][2 * half] -= error * keys[j][2 * half], d_Q[j][2 * half + 1] -= error * keys[j][2 * half + 1];
+        }
+    }
+};
+
+/* Scores of 16 queries and gradients of their weights, to gradients of the scores and the weights. */
+template <int groups>
+__device__ __forceinline__ void to_gradients(float (&s)[groups][4], float (&d)[groups][4], const float (&logarithm)[2],
+                                             const float (&dot)[2])
+{
+#pragma unroll
+    for (int n = 0; n < groups; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float weight = exp2f(s[n][e] - logarithm[e / 2]);
+            s[n][e] = weight * (d[n][e] - dot[e / 2]);
+            d[n][e] = weight;
+        }
+}
+
 /* d_Q, and the dots that backward_keys needs. */
 template <int precision, int width>
-__global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) backward_queries(problem<element<precision>> p)
+__global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width>)
+    backward_queries(problem<element<precision>> p)
 {
     typedef element<precision> E;
     constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
@@ -320,14 +392,13 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) backwa
     for (int half = 0; half < 2; half++) {
         bool there = g + 8 * half < own_count;
         int step = there ? own_steps[g + 8 * half] : 0;
-        int64_t at = (int64_t)h.index * p.L + step;
         if (there) {
-            factor[half] = bias_factor(p, h, step), logarithm[half] = p.saved[at];
+            factor[half] = bias_factor(p, h, step), logarithm[half] = p.saved[(int64_t)h.index * p.L + step];
             dot[half] = row_dot<precision>(p, h, step, precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>());
         }
         dot[half] = row_sum(dot[half]);
-        if (there && threadIdx.x % 4 == 0) p.dots[at] = dot[half];
     }
+    row_balance<precision, width> balance;
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
         pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
         int left = h.keys - first;
@@ -341,15 +412,17 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) backwa
             add_scores<precision, width>(s, own_Q, keys);
             add_scores<precision, width>(d_weights, own_d_Z, values);
             finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
-#pragma unroll
-            for (int n = 0; n < N / 8; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) s[n][e] = exp2f(s[n][e] - logarithm[e / 2]) * (d_weights[n][e] - dot[e / 2]);
+            to_gradients(s, d_weights, logarithm, dot);
+            balance.add(d_weights, s, keys);
             add_values<precision, width>(d_Q, s, keys);
         }
         __syncthreads();
     }
     copy_async_wait<0>();
+    balance.restore(d_Q, dot);
+    for (int half = 0; half < 2; half++)
+        if (threadIdx.x % 4 == 0 && g + 8 * half < own_count)
+            p.dots[(int64_t)h.index * p.L + own_steps[g + 8 * half]] = dot[half];
     float scale[2] = {h.scale, h.scale};
     store_rows<E, width>(d_Q, scale, pointer<const float>(), rows_of(p.d_Q, p.stride, h), own_steps, own_count, p.dh, p.vectors);
 }
@@ -388,7 +461,8 @@ __device__ __forceinline__ void transposed_gradient(float (&s)[groups][4], float
 
 /* d_K and d_V. */
 template <int precision, int width>
-__global__ void __launch_bounds__(LANES *most_key_warps<precision, width>, 2) backward_keys(problem<element<precision>> p)
+__global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width>)
+    backward_keys(problem<element<precision>> p)
 {
     typedef element<precision> E;
     constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
@@ -602,9 +676,9 @@ void kernel_attention_backward(const struct attention *a, const struct attention
         typedef element<precision> E;
         problem<E> p = problem_of<E>(a, g);
         p.dots = launch->work;
-        run<E>(backward_queries<precision, width>, p, a->B, most_warps<precision, width>, 2, tile_rows<precision, width>,
+        run<E>(backward_queries<precision, width>, p, a->B, most_backward_warps<precision, width>, 2, tile_rows<precision, width>,
                padded<E, width>, launch->stream);
-        run<E>(backward_keys<precision, width>, p, a->B, most_key_warps<precision, width>, 2, tile_rows<precision, width>,
+        run<E>(backward_keys<precision, width>, p, a->B, most_backward_warps<precision, width>, 2, tile_rows<precision, width>,
                padded<E, width>, launch->stream);
     });
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Every operation of the CUDA device, run on the host by the emulator of tests/cuda, gives what the CPU device gives: odd lengths
- * and batches, at fp32, tf32 and bf16; and what nobody wants is neither read nor missed, though it is NaN. */
+ * and batches, at fp32, tf32 and bf16; and what nobody wants is neither read nor missed, though it is NaN. Compiled with
+ * TESTED_DEVICE=DEVICE_CPU the device under test is the CPU's at bf16. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +17,11 @@
 #include "base/random.h"
 #include "device/device.h"
 
+#ifndef TESTED_DEVICE
+#define TESTED_DEVICE DEVICE_CUDA
+#endif
 static const int precisions[] = {PRECISION_FP32, PRECISION_TF32, PRECISION_BF16};
+enum { FIRST_PRECISION = TESTED_DEVICE == DEVICE_CUDA ? 0 : 2, ALL_PRECISIONS = 3 };
 /* |cuda - cpu| / |cpu| that is allowed: results, gradients. */
 static const double bounds[][2] = {
     [PRECISION_FP32] = {2e-5, 5e-5}, [PRECISION_TF32] = {2e-3, 3e-3}, [PRECISION_BF16] = {2e-2, 3e-2}};
@@ -56,7 +61,7 @@ static void devices_open(struct devices *d, int precision)
     const struct device_place place = {0, 1, 1};
     *d = (struct devices){.precision = precision};
     assert_int_equal(device_open(&d->cpu, DEVICE_CPU, PRECISION_FP32, 1, &place, &error), 0);
-    if (device_open(&d->cuda, DEVICE_CUDA, precision, 1, &place, &error)) fail_msg("%s", error.message);
+    if (device_open(&d->cuda, TESTED_DEVICE, precision, 1, &place, &error)) fail_msg("%s", error.message);
 }
 
 static void put(struct devices *d, const struct both *b, const float *values)
@@ -284,7 +289,7 @@ static void check_embed(int precision, int B, int L, int D, float rate)
 static void embedding_is_the_cpus(void **state)
 {
     (void)state;
-    for (int p = 0; p < 3; p++) {
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++) {
         check_embed(precisions[p], 1, 5, 7, 0);
         check_embed(precisions[p], 6, 256, 16, 0);
         check_embed(precisions[p], 64, 31, 4, 0.3f);
@@ -357,7 +362,7 @@ static void check_linear(int precision, int64_t T, int in, int out, int tanh_col
 static void linear_layers_are_the_cpus(void **state)
 {
     (void)state;
-    for (int p = 0; p < 3; p++) {
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++) {
         check_linear(precisions[p], 1, 3, 5, 0, false, false);
         check_linear(precisions[p], 37, 16, 24, 24, true, false);
         check_linear(precisions[p], 200, 24, 40, 16, false, false);
@@ -419,7 +424,7 @@ static void check_norm(int precision, int64_t T, int D, bool two, bool wanted, f
 static void norms_are_the_cpus(void **state)
 {
     (void)state;
-    for (int p = 0; p < 3; p++) {
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++) {
         check_norm(precisions[p], 1, 1, false, false, 0);
         check_norm(precisions[p], 131, 12, true, true, 0.3f);
         check_norm(precisions[p], 200, 256, true, false, 0);
@@ -491,7 +496,7 @@ static void check_attention(int precision, int B, int L, int D, int H, int mask,
 static void attention_is_the_cpus(void **state)
 {
     (void)state;
-    for (int p = 0; p < 3; p++) {
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++) {
         check_attention(precisions[p], 1, 1, 5, 1, MASK_K, -1e9, true);
         check_attention(precisions[p], 3, 5, 8, 2, MASK_K, -1e9, true);
         check_attention(precisions[p], 2, 131, 64, 2, MASK_QK, 1, false);
@@ -559,7 +564,7 @@ static void check_readout(int precision, int B, int L, int D, bool wanted)
 static void readout_is_the_cpus(void **state)
 {
     (void)state;
-    for (int p = 0; p < 3; p++) {
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++) {
         check_readout(precisions[p], 1, 5, 7, false);
         check_readout(precisions[p], 3, 131, 256, true);
         check_readout(precisions[p], 64, 20, 12, true);
@@ -593,7 +598,7 @@ static void check_pool(int precision, int B, int L, int D, int pooling)
 static void pooling_is_the_cpus(void **state)
 {
     (void)state;
-    for (int p = 0; p < 3; p++)
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++)
         for (int pooling = POOL_MEAN; pooling <= POOL_MAX; pooling++) check_pool(precisions[p], 6, 256, 20, pooling);
 }
 
@@ -663,6 +668,13 @@ static void updates_are_the_cpus(void **state)
 
 int main(void)
 {
+    struct device *device = NULL;
+    struct error error = {0};
+    if (device_open(&device, TESTED_DEVICE, PRECISION_BF16, 1, &(struct device_place){0, 1, 1}, &error)) {
+        fprintf(stderr, "skipped: %s\n", error.message);
+        return 77;
+    }
+    device_close(device);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embedding_is_the_cpus), cmocka_unit_test(linear_layers_are_the_cpus),
         cmocka_unit_test(norms_are_the_cpus),    cmocka_unit_test(attention_is_the_cpus),

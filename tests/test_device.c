@@ -413,8 +413,8 @@ static void what_is_not_there_is_refused(void **state)
     (void)state;
     struct device *device = NULL;
     struct error error = {0};
-    assert_int_equal(device_open(&device, DEVICE_CPU, PRECISION_BF16, 1, &(struct device_place){0, 1, 1}, &error), STATUS_FAILED);
-    assert_non_null(strstr(error.message, "bf16"));
+    assert_int_equal(device_open(&device, DEVICE_CPU, PRECISION_TF32, 1, &(struct device_place){0, 1, 1}, &error), STATUS_FAILED);
+    assert_non_null(strstr(error.message, "tf32"));
 }
 
 int main(void)

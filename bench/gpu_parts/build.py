@@ -106,7 +106,7 @@ class Compiler:
 
     def choose(self):
         """What is real and what is a stand-in."""
-        product = 'dnnl_sgemm(78, 78, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1)'
+        product = 'dnnl_sgemm(78, 78, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1) || !&dnnl_matmul_desc_init'  # as in oneDNN 2
         self.found = {
             'OpenMP': self.has('#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n', ['-fopenmp']),
             'oneDNN': self.has(f'#include <dnnl.h>\nint main(void) {{ return {product}; }}\n', ['-ldnnl']),
@@ -128,7 +128,10 @@ class Compiler:
         listed += [PARTS / name for name in ('alone.c', 'made_survey.c', 'main.c', 'watch.c', 'yaml_absent.c')]
         listed.append(ROOT / 'bench' / 'full_windows.c')
         listed.append(src / 'commands' / 'golden_hdf5.c' if self.found['HDF5'] else PARTS / 'golden_flat.c')
-        return listed + ([] if self.found['oneDNN'] else [PARTS / 'onednn' / 'dnnl.c'])
+        if not self.found['oneDNN']:
+            listed.remove(src / 'device' / 'cpu' / 'product_bf16.c')
+            listed += [PARTS / 'onednn' / name for name in ('dnnl.c', 'product_bf16_absent.c')]
+        return listed
 
     def c_command(self, source):
         words = [self.cc, '-std=c11', '-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-D_GNU_SOURCE', '-Wall',

@@ -24,10 +24,12 @@ int device_open(struct device **device, int kind, int precision, int threads, co
 {
     if (kind == DEVICE_CUDA || (kind == DEVICE_AUTO && cuda_device_count() > 0))
         return cuda_open(device, precision, place->local_rank, place->local_ranks, error);
-    if (precision != PRECISION_FP32)
-        return error_set(error, STATUS_FAILED, "precision=%s: the cpu device computes in fp32 only; use precision=fp32",
-                         config_name("precision", precision));
-    *device = cpu_open(threads > 0 ? threads : thread_share(place->core_sharers));
+    if (precision == PRECISION_TF32)
+        return error_set(error, STATUS_FAILED, "precision=tf32 is for device=cuda: on the CPU use precision=fp32 or bf16");
+    if (precision == PRECISION_BF16 && !cpu_has_bf16())
+        return error_set(error, STATUS_FAILED,
+                         "precision=bf16: this CPU does not multiply bfloat16 itself (AVX512_BF16 or AMX); use precision=fp32");
+    *device = cpu_open(precision, threads > 0 ? threads : thread_share(place->core_sharers));
     return STATUS_OK;
 }
 

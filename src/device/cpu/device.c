@@ -12,6 +12,8 @@
 static void cpu_close(struct device *device)
 {
     struct cpu_device *cpu = cpu_of(device);
+    cpu_products_free(cpu);
+    memory_free(cpu->rounded);
     memory_free(cpu->scratch);
     memory_free(cpu);
 }
@@ -59,11 +61,6 @@ static void cpu_wait(struct device *device)
     (void)device;
 }
 
-static void cpu_use_parameters(struct device *device, const float *parameters, int64_t N)
-{
-    (void)device, (void)parameters, (void)N;
-}
-
 static int cpu_check_shape(struct device *device, int L, int D, int H, struct error *error)
 {
     (void)device, (void)L, (void)D, (void)H, (void)error;
@@ -100,8 +97,10 @@ static const struct device_operations operations = {
 
 float *cpu_scratch(struct cpu_device *cpu, size_t count, size_t *stride)
 {
+    int threads = omp_get_max_threads(); /* the calling thread's, should it not be who opened the device */
     *stride = (count + 31) / 16 * 16;
-    size_t needed = *stride * (size_t)omp_get_max_threads(); /* the calling thread's, should it not be who opened the device */
+    size_t needed = *stride * (size_t)threads;
+    cpu_products_reserve(cpu, threads);
     if (needed > cpu->scratch_count) {
         memory_free(cpu->scratch);
         cpu->scratch = memory_new(needed, sizeof *cpu->scratch, "the CPU device's scratch");
@@ -126,12 +125,12 @@ static void processor_name(char *name, size_t bytes)
     fclose(file);
 }
 
-struct device *cpu_open(int threads)
+struct device *cpu_open(int precision, int threads)
 {
     struct cpu_device *cpu = memory_zeroed(1, sizeof *cpu, "the CPU device");
     cpu->base.operations = &operations;
     cpu->base.threads = threads;
-    cpu->base.activation_bytes = sizeof(float);
+    cpu->base.activation_bytes = precision == PRECISION_BF16 ? sizeof(uint16_t) : sizeof(float);
     processor_name(cpu->base.name, sizeof cpu->base.name);
     omp_set_num_threads(threads);
     omp_set_dynamic(0);

@@ -4,6 +4,7 @@
  * thousand days times a frequency near 1 would lose its phase in float. */
 #include <math.h>
 #include <omp.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -27,12 +28,15 @@ static float input_magnitude(const struct embed *e, int64_t row)
     return e->token && e->windows->hidden[row] != 0 ? *e->token : e->windows->modified[row];
 }
 
-static void embed_row(const struct embed *e, int64_t row, const double *frequency)
+/* `room` is D numbers. */
+static void embed_row(const struct device *device, const struct embed *e, int64_t row, const double *frequency, float *room)
 {
-    float u = input_magnitude(e, row), *X = (float *)e->X + row * e->D;
+    float u = input_magnitude(e, row), *X = place_floats(device, e->X, row * e->D, room);
     double t = e->windows->time[row];
 #pragma omp simd
     for (int j = 0; j < e->D; j++) X[j] = u * e->weight[j] + e->bias[j] + vector_sine(t * frequency[j], j & 1);
+    if (e->dropout.rate > 0) cpu_dropout_row(&e->dropout, row, e->D, X);
+    keep_floats(device, e->X, row * e->D, e->D, X);
 }
 
 void cpu_embed_forward(struct device *device, const struct embed *e)
@@ -40,23 +44,25 @@ void cpu_embed_forward(struct device *device, const struct embed *e)
     cpu_prepare_windows(device, e->windows, &e->masking);
     double *frequency = memory_new((size_t)e->D, sizeof *frequency, "frequencies");
     for (int j = 0; j < e->D; j++) frequency[j] = pow(e->pe_base, -2.0 * j / e->D);
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), (size_t)e->D, &stride);
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < (int64_t)e->windows->B * e->windows->L; row++) {
-        embed_row(e, row, frequency);
-        if (e->dropout.rate > 0) cpu_dropout_row(&e->dropout, row, e->D, (float *)e->X + row * e->D);
-    }
+    for (int64_t row = 0; row < (int64_t)e->windows->B * e->windows->L; row++)
+        embed_row(device, e, row, frequency, scratch + stride * (size_t)omp_get_thread_num());
     memory_free(frequency);
 }
 
 /* One window's part of the gradients, into part[0 .. D-1] of weight, part[D .. 2D-1] of bias, part[2D] of the token. `gradient`
  * is D numbers of scratch. */
-static void embed_window_gradient(const struct embed *e, const struct embed_gradient *g, int b, float *part, float *gradient)
+static void embed_window_gradient(const struct device *device, const struct embed *e, const struct embed_gradient *g, int b,
+                                  float *part, float *gradient)
 {
     int D = e->D, L = e->windows->L;
     for (int j = 0; j < 2 * D + 1; j++) part[j] = 0;
     for (int64_t row = (int64_t)b * L; row < (int64_t)(b + 1) * L; row++) {
         float u = input_magnitude(e, row), along = 0;
-        for (int j = 0; j < D; j++) gradient[j] = ((const float *)g->d_X)[row * D + j];
+        const float *d_X = read_floats(device, g->d_X, row * D, D, gradient);
+        if (d_X != gradient) memcpy(gradient, d_X, (size_t)D * sizeof *gradient);
         if (e->dropout.rate > 0) cpu_dropout_row(&e->dropout, row, D, gradient);
 #pragma omp simd reduction(+ : along)
         for (int j = 0; j < D; j++) {
@@ -77,7 +83,7 @@ void cpu_embed_backward(struct device *device, const struct embed *e, const stru
     float *sums = memory_zeroed((size_t)columns, sizeof *sums, "embedding gradients");
 #pragma omp parallel for schedule(static)
     for (int b = 0; b < B; b++)
-        embed_window_gradient(e, g, b, parts + (int64_t)b * columns, scratch + stride * (size_t)omp_get_thread_num());
+        embed_window_gradient(device, e, g, b, parts + (int64_t)b * columns, scratch + stride * (size_t)omp_get_thread_num());
     cpu_column_sums(parts, B, columns, columns, sums);
     for (int j = 0; j < D; j++) g->d_weight[j] += sums[j];
     for (int j = 0; j < D; j++) g->d_bias[j] += sums[D + j];

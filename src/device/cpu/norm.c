@@ -25,13 +25,14 @@ static struct pair pair_of(double value)
     return (struct pair){high, (float)(value - (double)high)};
 }
 
-/* (sum - mean) / deviation of one row of dropout(a) + b, into `row` (D). Returns 1 / deviation. */
-static double normalise(const struct add_norm *n, int64_t t, float *row)
+/* (sum - mean) / deviation of one row of dropout(a) + b, into `row` (D); `room` is D numbers, too. Returns 1 / deviation. */
+static double normalise(const struct device *device, const struct add_norm *n, int64_t t, float *row, float *room)
 {
-    const float *a = (const float *)n->a + t * n->a_stride, *b = n->b ? (const float *)n->b + t * n->b_stride : NULL;
     int D = n->D;
+    const float *a = read_floats(device, n->a, t * n->a_stride, D, row);
+    const float *b = n->b ? read_floats(device, n->b, t * n->b_stride, D, room) : NULL;
     double sum = 0, squares = 0;
-    memcpy(row, a, (size_t)D * sizeof *row);
+    if (a != row) memcpy(row, a, (size_t)D * sizeof *row);
     if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, D, row);
     if (b) {
 #pragma omp simd
@@ -55,22 +56,26 @@ static double normalise(const struct add_norm *n, int64_t t, float *row)
 void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
 {
     size_t stride;
-    float *scratch = cpu_scratch(cpu_of(device), (size_t)n->D, &stride);
+    float *scratch = cpu_scratch(cpu_of(device), 2 * (size_t)n->D, &stride);
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < n->T; t++) {
         if (n->wanted && n->wanted[t] == 0) continue;
-        float *row = scratch + stride * (size_t)omp_get_thread_num(), *Y = (float *)n->Y + t * n->D;
-        normalise(n, t, row);
+        float *row = scratch + stride * (size_t)omp_get_thread_num(), *room = row + n->D;
+        float *Y = place_floats(device, n->Y, t * n->D, room);
+        normalise(device, n, t, row, room);
 #pragma omp simd
         for (int j = 0; j < n->D; j++) Y[j] = row[j] * n->gain[j] + n->bias[j];
+        keep_floats(device, n->Y, t * n->D, n->D, Y);
     }
 }
 
 /* One row: d of the sum into `row`, and the row's part of d_gain and d_bias added to part[0 .. 2D-1]. */
-static void row_gradient(const struct add_norm *n, const float *d_Y, int64_t t, float *row, float *part)
+static void row_gradient(const struct device *device, const struct add_norm *n, const void *all_d_Y, int64_t t, float *row,
+                         float *room, float *part)
 {
     int D = n->D;
-    double inverse = normalise(n, t, row), along = 0, sum = 0;
+    double inverse = normalise(device, n, t, row, room), along = 0, sum = 0;
+    const float *d_Y = read_floats(device, all_d_Y, t * D, D, room);
 #pragma omp simd reduction(+ : along, sum)
     for (int j = 0; j < D; j++) {
         float d = d_Y[j] * n->gain[j];
@@ -84,17 +89,18 @@ static void row_gradient(const struct add_norm *n, const float *d_Y, int64_t t, 
     for (int j = 0; j < D; j++) row[j] = scale * (d_Y[j] * n->gain[j] - sum_mean - row[j] * along_mean);
 }
 
-static void block_gradient(const struct add_norm *n, const struct add_norm_gradient *g, int64_t block, float *row, float *part)
+/* `row` is 2 D numbers. */
+static void block_gradient(const struct device *device, const struct add_norm *n, const struct add_norm_gradient *g,
+                           int64_t block, float *row, float *part)
 {
     int64_t end = (block + 1) * ROWS_PER_BLOCK < n->T ? (block + 1) * ROWS_PER_BLOCK : n->T;
-    size_t bytes = (size_t)n->D * sizeof *row;
-    memset(part, 0, 2 * bytes);
+    memset(part, 0, 2 * (size_t)n->D * sizeof *part);
     for (int64_t t = block * ROWS_PER_BLOCK; t < end; t++) {
         if (n->wanted && n->wanted[t] == 0) continue;
-        row_gradient(n, (const float *)g->d_Y + t * n->D, t, row, part);
-        if (g->d_b) memcpy((float *)g->d_b + t * n->b_stride, row, bytes);
+        row_gradient(device, n, g->d_Y, t, row, row + n->D, part);
+        if (g->d_b) keep_floats(device, g->d_b, t * n->b_stride, n->D, row);
         if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, n->D, row);
-        memcpy((float *)g->d_a + t * n->a_stride, row, bytes);
+        keep_floats(device, g->d_a, t * n->a_stride, n->D, row);
     }
 }
 
@@ -103,11 +109,11 @@ void cpu_add_norm_backward(struct device *device, const struct add_norm *n, cons
     int D = n->D;
     int64_t blocks = (n->T + ROWS_PER_BLOCK - 1) / ROWS_PER_BLOCK;
     size_t stride;
-    float *scratch = cpu_scratch(cpu_of(device), (size_t)D, &stride);
+    float *scratch = cpu_scratch(cpu_of(device), 2 * (size_t)D, &stride);
     float *parts = memory_new((size_t)blocks * 2 * (size_t)D, sizeof *parts, "LayerNorm gradients");
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < blocks; block++)
-        block_gradient(n, g, block, scratch + stride * (size_t)omp_get_thread_num(), parts + block * 2 * D);
+        block_gradient(device, n, g, block, scratch + stride * (size_t)omp_get_thread_num(), parts + block * 2 * D);
     cpu_column_sums(parts, blocks, D, 2 * D, g->d_gain);
     cpu_column_sums(parts + D, blocks, D, 2 * D, g->d_bias);
     memory_free(parts);

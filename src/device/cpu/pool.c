@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
  * A window's embedding: mean or maximum over its real observations. What is not a number stays so. */
+#include <omp.h>
+
 #include "device/cpu/cpu.h"
 
-static void pool_window(const struct pool *p, int b)
+/* `room` is D numbers. */
+static void pool_window(const struct device *device, const struct pool *p, int b, float *room)
 {
-    const float *X = (const float *)p->X + (int64_t)b * p->L * p->D;
+    int64_t first = (int64_t)b * p->L * p->D;
     float *pooled = p->pooled + b * p->pooled_stride;
     int n = p->length[b];
+    const float *X = n > 0 ? read_floats(device, p->X, first, p->D, room) : room;
     for (int j = 0; j < p->D; j++) pooled[j] = n > 0 && p->pooling == POOL_MAX ? X[j] : 0;
     for (int i = 0; i < n; i++) {
-        const float *row = X + (int64_t)i * p->D;
+        const float *row = read_floats(device, p->X, first + (int64_t)i * p->D, p->D, room);
         if (p->pooling == POOL_MAX)
             for (int j = 0; j < p->D; j++) pooled[j] = row[j] <= pooled[j] || pooled[j] != pooled[j] ? pooled[j] : row[j];
         else
@@ -22,7 +26,8 @@ static void pool_window(const struct pool *p, int b)
 
 void cpu_pool_forward(struct device *device, const struct pool *p)
 {
-    (void)device;
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), (size_t)p->D, &stride);
 #pragma omp parallel for schedule(static)
-    for (int b = 0; b < p->B; b++) pool_window(p, b);
+    for (int b = 0; b < p->B; b++) pool_window(device, p, b, scratch + stride * (size_t)omp_get_thread_num());
 }

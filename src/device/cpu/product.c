@@ -5,14 +5,22 @@
 
 #include "device/cpu/cpu.h"
 
-void cpu_multiply(char transpose_a, char transpose_b, int64_t M, int64_t N, int64_t K, float alpha, const float *a,
-                  int64_t a_stride, const float *b, int64_t b_stride, float beta, float *c, int64_t c_stride)
+static void multiply_floats(const struct cpu_product *p)
 {
-    if (K == 0 && beta == 0)
-        for (int64_t i = 0; i < M; i++) memset(c + i * c_stride, 0, (size_t)N * sizeof *c);
-    if (M == 0 || N == 0 || K == 0) return;
-    dnnl_status_t status = dnnl_sgemm(transpose_a, transpose_b, M, N, K, alpha, a, a_stride, b, b_stride, beta, c, c_stride);
+    dnnl_status_t status = dnnl_sgemm(p->transpose_a ? 'T' : 'N', p->transpose_b ? 'T' : 'N', p->M, p->N, p->K, p->scale, p->a,
+                                      p->a_stride, p->b, p->b_stride, p->add ? 1 : 0, p->c, p->c_stride);
     CHECK(status == dnnl_success, "oneDNN: a product failed with status %d", (int)status);
+}
+
+void cpu_multiply(struct cpu_device *cpu, const struct cpu_product *p)
+{
+    if (p->K == 0 && !p->add)
+        for (int64_t i = 0; i < p->M; i++) memset(p->c + i * p->c_stride, 0, (size_t)p->N * sizeof *p->c);
+    if (p->M == 0 || p->N == 0 || p->K == 0) return;
+    if (cpu->base.activation_bytes == sizeof(float))
+        multiply_floats(p);
+    else
+        cpu_multiply_bf16(cpu, p);
 }
 
 enum { CAREFUL_COLUMNS = 64 };

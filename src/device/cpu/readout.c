@@ -56,10 +56,14 @@ static double window_errors(const struct readout *r, int b, double *error, doubl
 void cpu_readout_forward(struct device *device, const struct readout *r)
 {
     double error_sum = 0, plain_sum = 0;
-    (void)device;
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), (size_t)r->D, &stride);
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < (int64_t)r->B * r->L; row++)
-        r->reconstruction[row] = r->wanted && r->wanted[row] == 0 ? 0 : readout_row(r, (const float *)r->X + row * r->D);
+    for (int64_t row = 0; row < (int64_t)r->B * r->L; row++) {
+        bool wanted = !r->wanted || r->wanted[row] != 0;
+        float *room = scratch + stride * (size_t)omp_get_thread_num();
+        r->reconstruction[row] = wanted ? readout_row(r, read_floats(device, r->X, row * r->D, r->D, room)) : 0;
+    }
     for (int b = 0; b < r->B; b++) {
         double error, plain;
         window_errors(r, b, &error, &plain);
@@ -97,29 +101,34 @@ static void row_gradient(const struct readout *r, const float *X, float d, float
     }
 }
 
-static void window_gradient(const struct readout *r, const struct readout_gradient *g, int b, float *part)
+/* `room` is 2 D numbers. */
+static void window_gradient(const struct device *device, const struct readout *r, const struct readout_gradient *g, int b,
+                            float *room, float *part)
 {
     const struct device_windows *w = r->windows;
     double error, plain, probed = window_errors(r, b, &error, &plain);
     memset(part, 0, (3 * (size_t)r->D + 1) * sizeof *part);
     for (int64_t i = (int64_t)b * r->L; i < (int64_t)(b + 1) * r->L; i++) {
-        float *d_X = (float *)g->d_X + i * r->D;
         if (w->probed[i] == 0) {
-            memset(d_X, 0, (size_t)r->D * sizeof *d_X);
+            memset(activation_at(device, g->d_X, i * r->D), 0, (size_t)r->D * device->activation_bytes);
             continue;
         }
+        float *d_X = place_floats(device, g->d_X, i * r->D, room + r->D);
         float d = (float)(2.0 * (double)w->weight[i] * ((double)r->reconstruction[i] - (double)w->target[i]) / probed);
-        row_gradient(r, (const float *)r->X + i * r->D, d, d_X, part);
+        row_gradient(r, read_floats(device, r->X, i * r->D, r->D, room), d, d_X, part);
+        keep_floats(device, g->d_X, i * r->D, r->D, d_X);
     }
 }
 
 void cpu_readout_backward(struct device *device, const struct readout *r, const struct readout_gradient *g)
 {
     int D = r->D, columns = 3 * D + 1;
-    (void)device;
+    size_t stride;
+    float *scratch = cpu_scratch(cpu_of(device), 2 * (size_t)D, &stride);
     float *parts = memory_new((size_t)r->B * (size_t)columns, sizeof *parts, "readout gradients");
 #pragma omp parallel for schedule(static)
-    for (int b = 0; b < r->B; b++) window_gradient(r, g, b, parts + (int64_t)b * columns);
+    for (int b = 0; b < r->B; b++)
+        window_gradient(device, r, g, b, scratch + stride * (size_t)omp_get_thread_num(), parts + (int64_t)b * columns);
     cpu_column_sums(parts, r->B, D, columns, g->d_gain);
     cpu_column_sums(parts + D, r->B, D, columns, g->d_norm_bias);
     cpu_column_sums(parts + 2 * D, r->B, D, columns, g->d_weight);
