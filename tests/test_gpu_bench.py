@@ -4,6 +4,7 @@
 as `astromer check` and trains as `astromer pretrain` do, that no launch of a step is missed, that a wrong result, a program that
 hangs, crashes or lacks memory is told and stops nothing else."""
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ TINY = ('data.window=32', 'model.width=32', 'model.heads=1', 'model.ffn=32', 'mo
         'train.seed=7', 'threads=1')
 sys.path.insert(0, str(ROOT / 'bench' / 'gpu_parts'))
 sys.dont_write_bytecode = True
+import build as builder  # noqa: E402
 import golden_flat  # noqa: E402
 
 
@@ -151,6 +153,38 @@ class Program(Folder):
             self.assertEqual(watched, launched)
             self.assertGreater(sum(kind['ms'] for kind in kinds), 0)
             self.assertEqual(step['steps'], 1)
+
+
+class StandIns(Folder):
+    def test_the_program_needs_no_more(self):
+        """All its C files compile from the stand-ins alone, with the harness's headers for CUDA's, and leave nothing undefined that
+        is ours: what a part calls, alone.c and the others must have."""
+        found, objects = {'OpenMP': True, 'oneDNN': False, 'Random123': False, 'HDF5': False}, self.folder
+
+        def compile_one(source):
+            words = [word for word in builder.c_words(source, found, None) if word not in ('-O3', '-march=native')]
+            return run('cc', *words, '-Werror', '-I', ROOT / 'tests' / 'cuda', '-c', source, '-o',
+                       objects / (str(source).replace('/', '-') + '.o'))
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for status, _, error in pool.map(compile_one, builder.sources(found)):
+                self.assertEqual(status, 0, error)
+        self.assertEqual(self.undefined(objects.glob('*.o')) & self.defined((BUILD / 'src').rglob('*.a')), set())
+        missing = objects / next(path.name for path in objects.glob('*alone.c.o'))
+        missing.unlink()
+        self.assertIn('comm_rank', self.undefined(objects.glob('*.o')) & self.defined((BUILD / 'src').rglob('*.a')))
+
+    def symbols(self, files, kinds):
+        status, output, error = run('nm', '-g', *files)
+        self.assertEqual(status, 0, error)
+        return {words[-1] for words in map(str.split, output.splitlines()) if len(words) >= 2 and words[-2] in kinds}
+
+    def defined(self, files):
+        return self.symbols(files, 'TDBRVW')
+
+    def undefined(self, files):
+        files = list(files)
+        return self.symbols(files, 'U') - self.defined(files)
 
 
 class Trouble(Folder):

@@ -74,6 +74,34 @@ def find_toolkit(nvcc):
     return includes, runtime, products
 
 
+def sources(found):
+    """The C files of the program, with the stand-ins of what was not found."""
+    src = ROOT / 'src'
+    listed = [p for folder in ('base', 'device/cpu', 'device/cuda', 'model') for p in sorted((src / folder).glob('*.c'))]
+    listed.remove(src / 'base' / 'config_yaml.c')
+    listed += [src / name for name in ('device/device.c', 'train/trainer.c', 'train/schedule.c', 'survey/synth_curve.c',
+                                       'survey/windows.c', 'survey/loader.c', 'survey/order.c', 'commands/check.c',
+                                       'commands/golden.c', 'commands/options.c')]
+    listed += [PARTS / name for name in ('alone.c', 'made_survey.c', 'main.c', 'watch.c', 'yaml_absent.c')]
+    listed.append(ROOT / 'bench' / 'full_windows.c')
+    listed.append(src / 'commands' / 'golden_hdf5.c' if found['HDF5'] else PARTS / 'golden_flat.c')
+    if not found['oneDNN']:
+        listed.remove(src / 'device' / 'cpu' / 'product_bf16.c')
+        listed += [PARTS / 'onednn' / name for name in ('dnnl.c', 'product_bf16_absent.c')]
+    return listed
+
+
+def c_words(source, found, hdf5):
+    """How a C file is compiled, but for the compiler and CUDA's headers."""
+    words = ['-std=c11', '-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-D_GNU_SOURCE', '-Wall',
+             '-Wextra', '-Wno-unknown-pragmas', '-I', ROOT / 'src', '-I', ROOT / 'kernels', '-I', PARTS, '-I', PARTS / 'nvtx']
+    if source.name == 'golden_hdf5.c':
+        return words + hdf5  # its mpi.h is the library's own
+    words += ['-I', PARTS / 'mpi']
+    words += [] if found['oneDNN'] else ['-I', PARTS / 'onednn']
+    return words + ([] if found['Random123'] else ['-I', PARTS / 'random123'])
+
+
 class Compiler:
     def __init__(self, folder, architecture, seconds, only_stand_ins):
         self.folder, self.architecture, self.end = folder, architecture, time.monotonic() + seconds
@@ -118,30 +146,9 @@ class Compiler:
             self.hdf5, self.found = None, {'OpenMP': True, 'oneDNN': False, 'Random123': False}
         self.found['HDF5'] = self.hdf5 is not None
 
-    def sources(self):
-        src = ROOT / 'src'
-        listed = [p for folder in ('base', 'device/cpu', 'device/cuda', 'model') for p in sorted((src / folder).glob('*.c'))]
-        listed.remove(src / 'base' / 'config_yaml.c')
-        listed += [src / name for name in ('device/device.c', 'train/trainer.c', 'train/schedule.c', 'survey/synth_curve.c',
-                                           'survey/windows.c', 'survey/loader.c', 'survey/order.c', 'commands/check.c',
-                                           'commands/golden.c', 'commands/options.c')]
-        listed += [PARTS / name for name in ('alone.c', 'made_survey.c', 'main.c', 'watch.c', 'yaml_absent.c')]
-        listed.append(ROOT / 'bench' / 'full_windows.c')
-        listed.append(src / 'commands' / 'golden_hdf5.c' if self.found['HDF5'] else PARTS / 'golden_flat.c')
-        if not self.found['oneDNN']:
-            listed.remove(src / 'device' / 'cpu' / 'product_bf16.c')
-            listed += [PARTS / 'onednn' / name for name in ('dnnl.c', 'product_bf16_absent.c')]
-        return listed
-
     def c_command(self, source):
-        words = [self.cc, '-std=c11', '-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-D_GNU_SOURCE', '-Wall',
-                 '-Wextra', '-Wno-unknown-pragmas', '-I', ROOT / 'src', '-I', ROOT / 'kernels', '-I', PARTS, '-I', PARTS / 'nvtx']
-        if source.name == 'golden_hdf5.c':
-            return words + self.hdf5  # its mpi.h is the library's own
-        words += ['-I', PARTS / 'mpi']
-        words += [] if self.found['oneDNN'] else ['-I', PARTS / 'onednn']
-        words += [] if self.found['Random123'] else ['-I', PARTS / 'random123']
-        return words + [word for folder in self.includes for word in ('-isystem', folder)]
+        words = [self.cc, *c_words(source, self.found, self.hdf5)]
+        return words + ([] if source.name == 'golden_hdf5.c' else [w for folder in self.includes for w in ('-isystem', folder)])
 
     def nvcc_command(self):
         words = [self.nvcc, '-std=c++17', '-O3', '-lineinfo', '-Xcompiler', '-fPIC,-Wall', '-DLAUNCH_NOTE=watch_launch',
@@ -193,7 +200,7 @@ def build(folder, architecture, seconds, only_stand_ins=False):
     compiler.choose()
     kernels = sorted((ROOT / 'kernels').glob('*.cu'), key=lambda path: -path.stat().st_size)  # the longest first
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compiler.compile, [*kernels, *compiler.sources()]))
+        objects = list(pool.map(compiler.compile, [*kernels, *sources(compiler.found)]))
     program = folder / 'gpu-parts'
     compiler.link(objects, program)
     return program, {'architecture': f'sm_{architecture}', 'nvcc': str(compiler.nvcc), 'compiler': compiler.cc,
