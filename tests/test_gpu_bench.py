@@ -86,6 +86,8 @@ class Everything(Folder):
         over = sum(not found['passed'] for p in PRECISIONS for found in parts['check']['data'][p].values())
         self.assertEqual(parts['check']['failed'], f'{over} of {3 * len(GOLDENS)} results did not pass' if over else None)
         self.assertEqual(table.count(' OVER'), over)
+        again = sum('ratio_with_float_sums' in found for found in parts['check']['data']['fp32'].values())
+        self.assertEqual(table.count(' ok* '), again)
         self.assertEqual(status == 0, result['passed'])
         self.assertEqual(result['passed'], over == 0 and not parts['torch']['failed'])
         losses = parts['losses']['data']

@@ -4,7 +4,8 @@
  *     astromer golden 1
  *     number GROUP NAME VALUE       an attribute; GROUP is / for the file's own
  *     text GROUP NAME VALUE
- *     values NAME COUNT OFFSET      a dataset: COUNT float64 in the machine's order, OFFSET elements behind the text
+ *     float64 NAME COUNT OFFSET     a dataset: COUNT numbers in the machine's order, OFFSET bytes behind the text
+ *     float32 NAME COUNT OFFSET
  *     end                           and blanks up to a multiple of 8 bytes */
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,40 +62,56 @@ void golden_file_close(struct golden_file *file)
     memory_free(file);
 }
 
-static const struct line *find(const struct golden_file *file, const char *kind, const char *first, const char *second)
+static const struct line *find_attribute(const struct golden_file *file, const char *kind, const char *group, const char *name)
 {
     for (size_t i = 0; i < file->lines; i++) {
         const struct line *line = &file->line[i];
-        if (!strcmp(line->kind, kind) && !strcmp(line->first, first) && (!second || !strcmp(line->second, second))) return line;
+        if (!strcmp(line->kind, kind) && !strcmp(line->first, group) && !strcmp(line->second, name)) return line;
     }
+    return NULL;
+}
+
+static bool is_dataset(const struct line *line)
+{
+    return !strncmp(line->kind, "float", 5);
+}
+
+static const struct line *find_dataset(const struct golden_file *file, const char *name)
+{
+    for (size_t i = 0; i < file->lines; i++)
+        if (is_dataset(&file->line[i]) && !strcmp(file->line[i].first, name)) return &file->line[i];
     return NULL;
 }
 
 int64_t golden_file_count(const struct golden_file *file, const char *name)
 {
-    const struct line *set = find(file, "values", name, NULL);
+    const struct line *set = find_dataset(file, name);
     if (set) return strtoll(set->second, NULL, 10);
     int64_t members = 0;
     size_t length = strlen(name);
     for (size_t i = 0; i < file->lines; i++) {
         const struct line *line = &file->line[i];
-        members += !strcmp(line->kind, "values") && !strncmp(line->first, name, length) && line->first[length] == '/';
+        members += is_dataset(line) && !strncmp(line->first, name, length) && line->first[length] == '/';
     }
     return members ? members : -1;
 }
 
 bool golden_file_values(const struct golden_file *file, const char *name, double *values)
 {
-    const struct line *set = find(file, "values", name, NULL);
+    const struct line *set = find_dataset(file, name);
     size_t count = set ? (size_t)strtoll(set->second, NULL, 10) : 0;
-    return set &&
-           !fseek(file->file, file->values + (long)(strtoll(set->third, NULL, 10) * (long long)sizeof *values), SEEK_SET) &&
-           fread(values, sizeof *values, count, file->file) == count;
+    if (!set || fseek(file->file, file->values + strtol(set->third, NULL, 10), SEEK_SET)) return false;
+    if (!strcmp(set->kind, "float64")) return fread(values, sizeof *values, count, file->file) == count;
+    float *single = memory_new(count, sizeof *single, "a golden tensor");
+    bool whole = fread(single, sizeof *single, count, file->file) == count;
+    for (size_t i = 0; whole && i < count; i++) values[i] = (double)single[i];
+    memory_free(single);
+    return whole;
 }
 
 bool golden_file_number(const struct golden_file *file, const char *group, const char *name, double *value)
 {
-    const struct line *line = find(file, "number", group, name);
+    const struct line *line = find_attribute(file, "number", group, name);
     char *end = NULL;
     if (line) *value = strtod(line->third, &end);
     return line && !*end;
@@ -102,7 +119,7 @@ bool golden_file_number(const struct golden_file *file, const char *group, const
 
 bool golden_file_text(const struct golden_file *file, const char *group, const char *name, char *text, size_t bytes)
 {
-    const struct line *line = find(file, "text", group, name);
+    const struct line *line = find_attribute(file, "text", group, name);
     if (line) snprintf(text, bytes, "%s", line->third);
     return line != NULL;
 }
