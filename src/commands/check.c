@@ -19,11 +19,25 @@ static const struct {
 } bounds[] = {[PRECISION_FP32] = {2e-5, 1e-4}, [PRECISION_TF32] = {2e-3, 2e-3}, [PRECISION_BF16] = {3e-2, 1e-1}};
 
 /* Over the bound by no more than this factor may be rounding: fp32 products of a model whose gradient answers to the sixth digit.
- * Then everything is computed again with sums in double. An error stays, rounding goes. */
-static const double ROUNDING_MOST = 4;
+ * Then everything is computed again with sums in double. An error stays, rounding goes.
+ *
+ * At tf32 and bf16 a model may answer to the rounding of its products' operands by more than the bound, and no device that rounds
+ * them can help it. How it answers is measured: everything is computed again at fp32, and with operands that are rounded up or
+ * down at random, a few times. A tensor over the bound passes when it is not much farther off than these are from fp32 at most;
+ * units that cut numbers off instead of rounding them come to about twice that. */
+static const double ROUNDING_MOST = 4, RANDOM_ROUNDING_MOST = 3;
+enum { RANDOM_ROUNDINGS = 4 };
 
 /* A gradient below this share of the whole gradient's norm is measured against the whole. */
 static const double TINY_GRADIENT = 1e-6;
+
+/* One tensor's. */
+struct finding {
+    char name[96];
+    double error;
+    bool over;     /* the bound */
+    float *values; /* where the check keeps them */
+};
 
 struct check {
     struct golden golden;
@@ -33,12 +47,21 @@ struct check {
     float *parameters, *gradient, *m, *v; /* device memory; the totals stand behind the gradient */
     struct step_state *state;             /* device memory */
     struct pass pass;
-    int precision;
-    bool print;
-    int tensors, failed;
+    int precision; /* whose bounds count */
+    bool print, keep;
+    const struct check *exact; /* what to compare with instead of the file's numbers: a check that kept its own */
+    struct finding *finding;   /* in the order of the tensors */
+    size_t findings, finding_capacity;
+    int failed;
     double worst;
     char worst_name[96];
 };
+
+static void findings_free(struct check *c)
+{
+    for (size_t i = 0; i < c->findings; i++) memory_free(c->finding[i].values);
+    memory_free(c->finding);
+}
 
 static double norm_of(const double *values, int64_t count)
 {
@@ -52,22 +75,36 @@ static void judge(struct check *c, const char *name, double difference, double n
     double error = norm > 0 ? difference / norm : difference;
     bool good = error <= bound; /* false for a result that is not a number */
     if (c->print) printf("  %-32s %10.2e  %s\n", name, error, good ? "ok" : "OVER THE BOUND");
-    c->tensors++;
+    void *findings = c->finding;
+    memory_grow(&findings, &c->finding_capacity, c->findings + 1, sizeof *c->finding, "what was found");
+    c->finding = findings;
+    c->finding[c->findings] = (struct finding){.error = error, .over = !good};
+    snprintf(c->finding[c->findings++].name, sizeof c->finding->name, "%s", name);
     if (!good) c->failed++;
-    if (c->tensors == 1 || (!isnan(c->worst) && !(error / bound <= c->worst))) {
+    if (c->findings == 1 || (!isnan(c->worst) && !(error / bound <= c->worst))) {
         c->worst = error / bound;
         snprintf(c->worst_name, sizeof c->worst_name, "%s", name);
     }
 }
 
-/* Compares `count` floats of ours with a dataset; norm 0: the dataset's own. */
+/* Compares `count` floats of ours with a dataset, or with what the exact check has of it; norm 0: the dataset's own. */
 static int compare(struct check *c, const char *name, const float *ours, int64_t count, double norm, double bound,
                    struct error *error)
 {
     double *expected, sum = 0;
     if (golden_read(&c->golden, name, count, &expected, error)) return error->status;
-    for (int64_t i = 0; i < count; i++) sum += ((double)ours[i] - expected[i]) * ((double)ours[i] - expected[i]);
-    judge(c, name, sqrt(sum), norm > 0 ? norm : norm_of(expected, count), bound);
+    if (!(norm > 0)) norm = norm_of(expected, count);
+    const float *exact = c->exact ? c->exact->finding[c->findings].values : NULL;
+    for (int64_t i = 0; i < count; i++) {
+        double off = (double)ours[i] - (exact ? (double)exact[i] : expected[i]);
+        sum += off * off;
+    }
+    judge(c, name, sqrt(sum), norm, bound);
+    if (c->keep) {
+        float *values = memory_new((size_t)count, sizeof *values, "a tensor");
+        memcpy(values, ours, (size_t)count * sizeof *values);
+        c->finding[c->findings - 1].values = values;
+    }
     memory_free(expected);
     return STATUS_OK;
 }
@@ -330,7 +367,7 @@ static void release(struct check *c)
     golden_close(&c->golden);
 }
 
-/* Everything about a file, into the counts of c. */
+/* Everything about a file, into the findings of c. */
 static int check_tensors(struct check *c, const char *path, struct error *error)
 {
     if (golden_open(&c->golden, path, error)) goto cleanup;
@@ -343,32 +380,87 @@ static int check_tensors(struct check *c, const char *path, struct error *error)
     struct step_state state = run_step(c);
     if (check_outputs(c, state.loss, error) || check_gradients(c, state.factor, error) || check_adam(c, error)) goto cleanup;
     if (c->print)
-        printf("  %d tensors, %d over the bound; the worst is %s at %.2g of its bound\n", c->tensors, c->failed, c->worst_name,
+        printf("  %zu tensors, %d over the bound; the worst is %s at %.2g of its bound\n", c->findings, c->failed, c->worst_name,
                c->worst);
 cleanup:
     release(c);
     return error->status;
 }
 
+/* most[i]: how far tensor i moves at most when products round at random. */
+static int random_roundings(const struct check *c, const char *path, double *most, struct error *error)
+{
+    struct check exact = {.device = device_open_rounding(PRECISION_FP32, 0, 0), .precision = c->precision, .keep = true};
+    check_tensors(&exact, path, error);
+    for (uint32_t seed = 1; seed <= RANDOM_ROUNDINGS && !error->status; seed++) {
+        struct check answer = {.device = device_open_rounding(c->precision, seed, 0), .precision = c->precision, .exact = &exact};
+        check_tensors(&answer, path, error);
+        for (size_t i = 0; i < answer.findings; i++)
+            if (answer.finding[i].error > most[i]) most[i] = answer.finding[i].error;
+        device_close(answer.device);
+        findings_free(&answer);
+    }
+    device_close(exact.device);
+    findings_free(&exact);
+    return error->status;
+}
+
+/* Takes the tensors off c->failed whose error is what rounding does to them anyway. */
+static int forgive_rounding(struct check *c, const char *path, struct error *error)
+{
+    double *most = memory_zeroed(c->findings, sizeof *most, "errors of rounding"), worst = 0;
+    const char *precision = config_name("precision", c->precision);
+    if (random_roundings(c, path, most, error)) goto cleanup;
+    if (c->print) printf("  that may be rounding; at fp32, with the products' operands rounded at random to %s:\n", precision);
+    for (size_t i = 0; i < c->findings; i++) {
+        const struct finding *f = &c->finding[i];
+        if (!f->over) continue;
+        double ratio = f->error / most[i];
+        bool good = ratio <= RANDOM_ROUNDING_MOST;
+        if (c->print) printf("  %-32s %10.2e  %s\n", f->name, most[i], good ? "ok" : "NOT ROUNDING ALONE");
+        if (good) c->failed--;
+        if (!isnan(ratio) && !(ratio > worst)) continue;
+        worst = ratio;
+        snprintf(c->worst_name, sizeof c->worst_name, "%s", f->name);
+    }
+    if (c->print) printf("  %d more than rounding; the worst is %s at %.2g times these\n", c->failed, c->worst_name, worst);
+cleanup:
+    memory_free(most);
+    return error->status;
+}
+
+static int check_again_carefully(struct check *c, const char *path, struct error *error)
+{
+    if (c->print) printf("  that may be rounding; once more, with the products' sums in double\n");
+    findings_free(c);
+    *c = (struct check){.device = c->device, .precision = c->precision, .print = c->print, .pass.careful = true};
+    return check_tensors(c, path, error);
+}
+
 static int check_file(struct device *device, int precision, bool print, const char *path, struct error *error)
 {
     struct check c = {.device = device, .precision = precision, .print = print};
-    if (check_tensors(&c, path, error) || !c.failed) return error->status;
-    if (precision == PRECISION_FP32 && c.worst <= ROUNDING_MOST) {
-        if (print) printf("  that may be rounding; once more, with the products' sums in double\n");
-        c = (struct check){.device = device, .precision = precision, .print = print, .pass.careful = true};
-        if (check_tensors(&c, path, error) || !c.failed) return error->status;
-    }
-    return error_set(error, STATUS_FAILED, "%s: %d of %d tensors are over the bound of %s; worst %s", path, c.failed, c.tensors,
-                     config_name("precision", precision), c.worst_name);
+    if (check_tensors(&c, path, error) || !c.failed) goto cleanup;
+    if (precision != PRECISION_FP32)
+        forgive_rounding(&c, path, error);
+    else if (c.worst <= ROUNDING_MOST)
+        check_again_carefully(&c, path, error);
+    if (!error->status && c.failed)
+        error_set(error, STATUS_FAILED, "%s: %d of %zu tensors are over the bound of %s; worst %s", path, c.failed, c.findings,
+                  config_name("precision", precision), c.worst_name);
+cleanup:
+    findings_free(&c);
+    return error->status;
 }
 
 static const struct usage usage = {
     .command = "check",
     .synopsis = "GOLDEN ... [device=cpu|cuda] [precision=fp32|tf32|bf16] [threads=N]",
     .about = "Recomputes every tensor of golden files on the device and prints per tensor the error\n"
-             "|ours - expected| / |expected|. Exit status 1 when one is over the bound of the precision; at fp32,\n"
-             "when one stays over it with the products' sums in double.",
+             "|ours - expected| / |expected|. Exit status 1 when one is over the bound of the precision and rounding\n"
+             "does not explain it. Rounding does at fp32 when the tensor is within the bound with the products' sums\n"
+             "in double; at tf32 and bf16 when it is at most 3 times as far off as with exact products\n"
+             "whose operands are rounded to that precision.",
     .operand = "GOLDEN",
     .operands_least = 1,
     .operands_most = -1,

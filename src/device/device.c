@@ -33,6 +33,13 @@ int device_open(struct device **device, int kind, int precision, int threads, co
     return STATUS_OK;
 }
 
+struct device *device_open_rounding(int precision, uint32_t seed, int threads)
+{
+    struct device *device = cpu_open(PRECISION_FP32, threads > 0 ? threads : thread_share(1));
+    cpu_of(device)->rounding = precision, cpu_of(device)->rounding_seed = seed;
+    return device;
+}
+
 void device_download_activations(struct device *device, float *host, const void *activations, int64_t count)
 {
     if (device->activation_bytes == sizeof *host) {

@@ -41,6 +41,9 @@ struct device_place {
  * precision that this build or machine lacks is STATUS_FAILED and says so. */
 int device_open(struct device **device, int kind, int precision, int threads, const struct device_place *place,
                 struct error *error);
+/* The CPU at fp32, except that products round their operands to a precision first, up or down as `seed` draws it for each number:
+ * how far results move that way, they may move on any device of that precision. For judging others, not for speed. */
+struct device *device_open_rounding(int precision, uint32_t seed, int threads);
 void device_close(struct device *device); /* NULL is fine */
 
 /* Element `count` of activations. */

@@ -14,7 +14,8 @@ TINY = ("--config", ROOT / "configs" / "astromer2.yaml", "data.survey=survey", "
 
 class Bf16(CommandLineTest):
     def train(self, run, steps, precision, threads=1, ranks=None):
-        self.expect(0, "pretrain", f"run.dir={run}", *TINY, f"train.steps={steps}", f"precision={precision}", f"threads={threads}", ranks=ranks)
+        self.expect(0, "pretrain", f"run.dir={run}", *TINY, f"train.steps={steps}", f"precision={precision}", f"threads={threads}",
+                    ranks=ranks)
         lines = [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
         return np.array([line["loss"] for line in lines if line["event"] == "step"])
 

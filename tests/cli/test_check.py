@@ -18,6 +18,12 @@ class Check(CommandLineTest):
             self.assertIn(golden.name, result.out)
         self.assertRegex(result.out, r"(?m)^ +\S+ +\d\.\d+e-\d\d")
 
+    def test_shipped_goldens_pass_at_bf16(self):
+        result = self.run_program("check", *GOLDENS, "device=cpu", "precision=bf16")
+        if "this CPU does not multiply bfloat16" in result.err:
+            self.skipTest(result.err.strip())
+        self.assertEqual(result.status, 0, result)
+
     def test_a_wrong_number_is_found(self):
         for group, name in (("expected", "reconstruction"), ("gradients", "readout.weight"), ("weights", "block0.ffn1.weight")):
             path = shutil.copy(GOLDENS[-1], self.folder / "wrong.h5")

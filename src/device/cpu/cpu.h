@@ -25,6 +25,8 @@ struct cpu_device {
     int64_t rounded_count;
     struct cpu_products **products; /* bf16: one a thread */
     int product_threads;
+    int rounding; /* enum precision: what products round their operands to first; PRECISION_FP32: they do not */
+    uint32_t rounding_seed;
 };
 
 static inline struct cpu_device *cpu_of(struct device *device)

@@ -3,6 +3,7 @@
  * Products of matrices with oneDNN. */
 #include <string.h>
 
+#include "base/memory.h"
 #include "device/cpu/cpu.h"
 
 static void multiply_floats(const struct cpu_product *p)
@@ -12,12 +13,50 @@ static void multiply_floats(const struct cpu_product *p)
     CHECK(status == dnnl_success, "oneDNN: a product failed with status %d", (int)status);
 }
 
+/* A number with 10 (tf32) or 7 (bf16) bits of mantissa, the next one up or down: which of them depends on the number and a seed
+ * as if drawn, the nearer one more often. */
+static float rounded(float value, int precision, uint32_t seed)
+{
+    uint32_t bits, cut = (1u << (precision == PRECISION_TF32 ? 13 : 16)) - 1;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) >= 0x7f800000u) return value;
+    uint32_t drawn = (bits ^ seed) * 0x9E3779B1u;
+    drawn = (drawn ^ drawn >> 15) * 0x85EBCA77u;
+    bits = (bits + ((drawn ^ drawn >> 13) & cut)) & ~cut;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float *rounded_matrix(const struct cpu_device *cpu, const float *matrix, int64_t rows, int64_t columns, int64_t stride)
+{
+    float *copy = memory_new((size_t)(rows * columns), sizeof *copy, "a rounded matrix");
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            copy[i * columns + j] = rounded(matrix[i * stride + j], cpu->rounding, cpu->rounding_seed);
+    return copy;
+}
+
+static void multiply_rounded(const struct cpu_device *cpu, const struct cpu_product *p)
+{
+    struct cpu_product product = *p;
+    int64_t a_rows = p->transpose_a ? p->K : p->M, b_rows = p->transpose_b ? p->N : p->K;
+    product.a_stride = p->transpose_a ? p->M : p->K, product.b_stride = p->transpose_b ? p->K : p->N;
+    float *a = rounded_matrix(cpu, p->a, a_rows, product.a_stride, p->a_stride);
+    float *b = rounded_matrix(cpu, p->b, b_rows, product.b_stride, p->b_stride);
+    product.a = a, product.b = b;
+    multiply_floats(&product);
+    memory_free(a);
+    memory_free(b);
+}
+
 void cpu_multiply(struct cpu_device *cpu, const struct cpu_product *p)
 {
     if (p->K == 0 && !p->add)
         for (int64_t i = 0; i < p->M; i++) memset(p->c + i * p->c_stride, 0, (size_t)p->N * sizeof *p->c);
     if (p->M == 0 || p->N == 0 || p->K == 0) return;
-    if (cpu->base.activation_bytes == sizeof(float))
+    if (cpu->rounding != PRECISION_FP32)
+        multiply_rounded(cpu, p);
+    else if (are_floats(&cpu->base))
         multiply_floats(p);
     else
         cpu_multiply_bf16(cpu, p);
