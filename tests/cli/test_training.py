@@ -11,57 +11,8 @@ import time
 import h5py
 import numpy as np
 
-from harness import MPIRUN, PROGRAM, CommandLineTest, main
-
-TINY = """
-data: {window: 30, validation_windows: 2, validation: 0.2}
-model: {blocks: 2, heads: 2, width: 16, ffn: 24}
-train: {batch: 16, microbatch: 5, epochs: 0, steps: 50, learning_rate: 1e-3, warmup_steps: 5, patience: 0, log_every_steps: 1,
-        seed: 3}
-checkpoint: {every_seconds: 0, every_epochs: 0, keep: 2}
-device: cpu
-threads: 1
-"""
-
-
-def parameters(path):
-    with h5py.File(path) as file:
-        return {name: file["parameters"][name][:] for name in file["parameters"]}
-
-
-def newest(run):
-    return sorted((run / "checkpoints").glob("step-*.h5"))[-1]
-
-
-class Training(CommandLineTest):
-    def setUp(self):
-        super().setUp()
-        self.write("tiny.yaml", TINY)
-        self.expect(0, "synth", "--out", "survey", "--curves", 120, "--shards", 5, "--seed", 4)
-
-    def words(self, run, *more):
-        survey = [] if any(word.startswith("data.survey=") for word in more) else ["data.survey=survey"]
-        return ["pretrain", "--config", "tiny.yaml", f"run.dir={run}", *survey, *more]
-
-    def train(self, run, *more, status=0, **options):
-        return self.expect(status, *self.words(run, *more), **options)
-
-    def log(self, run, event):
-        lines = [json.loads(line) for line in (self.folder / run / "log.jsonl").read_text().splitlines()]
-        return [line for line in lines if line["event"] == event]
-
-    def losses(self, run):
-        return np.array([line["loss"] for line in self.log(run, "step")])
-
-    def assert_close(self, a, b, bound):
-        """Two checkpoints' parameters, tensor by tensor; bound 0: bit for bit."""
-        one, other = parameters(a), parameters(b)
-        self.assertEqual(one.keys(), other.keys())
-        for name in one:
-            if bound == 0:
-                self.assertEqual(one[name].tobytes(), other[name].tobytes(), name)
-            else:
-                self.assertLessEqual(np.linalg.norm(one[name] - other[name]), bound * np.linalg.norm(one[name]) + 1e-7, name)
+from harness import MPIRUN, PROGRAM, main
+from runs import Training, children, newest, parameters
 
 
 class Ranks(Training):
@@ -239,19 +190,6 @@ class Stopping(Training):
         line = self.log("run", "epoch")[-1]
         result = self.expect(0, "evaluate", "--checkpoint", "run/best.h5", "--survey", "other", "--windows-per-curve", 2, "--json", ranks=3)
         self.assertAlmostEqual(json.loads(result.out)["rmse"], line["val_rmse"], places=5)
-
-
-def children(pid):
-    """All processes below one."""
-    found, listed = [], subprocess.run(["ps", "-eo", "pid=,ppid="], stdout=subprocess.PIPE, text=True, check=True).stdout
-    parent = {int(a): int(b) for a, b in (line.split() for line in listed.splitlines())}
-    for process in parent:
-        above = process
-        while above in parent and above != pid:
-            above = parent[above]
-        if above == pid and process != pid:
-            found.append(process)
-    return found
 
 
 if __name__ == "__main__":
