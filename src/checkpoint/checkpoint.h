@@ -58,8 +58,11 @@ int checkpoint_read_config(const char *path, struct config *config, struct comm 
  * Collective: rank 0 reads, all receive. */
 int checkpoint_read(const char *path, struct checkpoint *checkpoint, struct comm *comm, struct error *error);
 
-/* The newest checkpoint of `run_dir`/checkpoints that passes its checksums, into path; STATUS_OK with path "" when the folder
- * has none at all; STATUS_FAILED when it has some but none passes. Says on standard error which damaged ones it passed over.
+/* Whether a run can go on from a file: its checksums are right, it has every tensor that its own config asks for, with Adam's
+ * state, and it is of the step that its name says. Not collective. */
+int checkpoint_check_resumable(const char *path, int64_t step, struct error *error);
+/* The newest checkpoint of `run_dir`/checkpoints that a run can go on from, into path; STATUS_OK with path "" when the folder
+ * has none at all; STATUS_FAILED when it has some but none passes. Says on standard error which ones it passed over, and why.
  * Collective. */
 int checkpoint_newest(const char *run_dir, char *path, size_t path_bytes, struct comm *comm, struct error *error);
 /* Removes all but the newest `keep` (at least one) of the run's checkpoints, and stale temporary files. Damaged ones do not count

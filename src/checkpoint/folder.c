@@ -68,7 +68,7 @@ static int find_newest(const char *run_dir, char *path, size_t path_bytes, struc
     for (size_t i = 0; i < steps.count; i++) {
         struct error damage = {0};
         checkpoint_path(run_dir, steps.step[i], path, path_bytes);
-        if (!checkpoint_verify(path, &damage)) break;
+        if (!checkpoint_check_resumable(path, steps.step[i], &damage)) break;
         fprintf(stderr, "astromer: passing over a checkpoint: %s\n", damage.message);
         path[0] = 0;
     }
@@ -98,8 +98,8 @@ static void remove_temporaries(const char *folder, const char *beginning)
     if (open_folder) closedir(open_folder);
 }
 
-/* Only whole checkpoints count as kept: a damaged one with a higher step, passed over when the run resumed, must not push out
- * the good ones below it. */
+/* Only what a run can go on from counts as kept: a damaged or foreign file with a higher step, passed over when the run resumed,
+ * must not push out the good ones below it. */
 static void remove_old(const char *run_dir, int64_t keep)
 {
     struct steps steps;
@@ -112,7 +112,7 @@ static void remove_old(const char *run_dir, int64_t keep)
         checkpoint_path(run_dir, steps.step[i], path, sizeof path);
         if (kept >= keep)
             unlink(path);
-        else if (!checkpoint_verify(path, &damage))
+        else if (!checkpoint_check_resumable(path, steps.step[i], &damage))
             kept++;
     }
     memory_free(steps.step);

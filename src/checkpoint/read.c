@@ -115,7 +115,17 @@ static herr_t find_stranger(hid_t group, const char *name, const H5L_info_t *inf
     return 1;
 }
 
-/* One group of tensors into a flat buffer. A tensor that the table has not is refused: the file is of a larger model. */
+static int64_t largest_tensor(const struct parameter_table *table)
+{
+    int64_t most = 0;
+    for (int i = 0; i < table->count; i++) {
+        int64_t elements = (int64_t)table->parameter[i].rows * table->parameter[i].columns;
+        if (elements > most) most = elements;
+    }
+    return most;
+}
+
+/* One group of tensors into a flat buffer (NULL: they are only checked). A tensor that the table has not is refused: the file is of a larger model. */
 static int read_group(hid_t file, const char *path, int group, const struct parameter_table *table, float *flat,
                       struct error *error)
 {
@@ -130,16 +140,11 @@ static int read_group(hid_t file, const char *path, int group, const struct para
     if (stranger.name[0])
         return error_set(error, STATUS_FAILED, "%s: %s/%s is no tensor of the model that its config describes", path,
                          checkpoint_group[group], stranger.name);
-    int64_t most = 0;
-    for (int i = 0; i < table->count; i++) {
-        int64_t elements = (int64_t)table->parameter[i].rows * table->parameter[i].columns;
-        if (elements > most) most = elements;
-    }
-    float *dense = memory_new((size_t)most, sizeof *dense, "a tensor of a checkpoint");
-    memset(flat, 0, (size_t)table->total * sizeof *flat);
+    float *dense = flat ? memory_new((size_t)largest_tensor(table), sizeof *dense, "a tensor of a checkpoint") : NULL;
+    if (flat) memset(flat, 0, (size_t)table->total * sizeof *flat);
     for (int i = 0; i < table->count; i++) {
         if (read_tensor(file, path, group, &table->parameter[i], dense, error)) break;
-        parameter_scatter(&table->parameter[i], dense, flat);
+        if (flat) parameter_scatter(&table->parameter[i], dense, flat);
     }
     memory_free(dense);
     return error->status;
@@ -171,6 +176,44 @@ int checkpoint_read(const char *path, struct checkpoint *checkpoint, struct comm
     return STATUS_OK;
 }
 
+static int parse_config(const char *path, const char *text, struct config *config, struct error *error)
+{
+    char name[CHECKPOINT_PATH_BYTES + 16];
+    snprintf(name, sizeof name, "%s (config)", path);
+    if (config_parse(config, text, name, error))
+        error->status = STATUS_FAILED; /* nothing that the user could have typed better */
+    return error->status;
+}
+
+static int check_against_own_config(hid_t file, const char *path, int64_t step, struct error *error)
+{
+    struct config config;
+    struct progress_state progress;
+    char *text = NULL;
+    if (!checkpoint_config_text(file, path, &text, error)) parse_config(path, text, &config, error);
+    memory_free(text);
+    if (error->status) return error->status;
+    struct parameter_table *table = parameter_table_new(&config.model);
+    for (int group = 0; group < TENSOR_GROUPS && !error->status; group++) read_group(file, path, group, table, NULL, error);
+    parameter_table_free(table);
+    if (error->status || checkpoint_progress(file, path, true, &progress, error)) return error->status;
+    if (progress.step != step)
+        error_set(error, STATUS_FAILED, "%s: is of step %lld by its content, not what its name says", path,
+                  (long long)progress.step);
+    return error->status;
+}
+
+int checkpoint_check_resumable(const char *path, int64_t step, struct error *error)
+{
+    hdf5_silence();
+    hid_t file = hdf5_open_checkpoint(path, error);
+    if (file < 0) return error->status;
+    check_against_own_config(file, path, step, error);
+    H5Fclose(file);
+    H5Eclear2(H5E_DEFAULT);
+    return error->status;
+}
+
 int checkpoint_read_config(const char *path, struct config *config, struct comm *comm, struct error *error)
 {
     char *text = NULL;
@@ -187,10 +230,7 @@ int checkpoint_read_config(const char *path, struct config *config, struct comm 
     comm_broadcast(comm, &bytes, sizeof bytes, 0);
     if (!text) text = memory_new((size_t)bytes, 1, "a config");
     comm_broadcast(comm, text, (size_t)bytes, 0);
-    char name[CHECKPOINT_PATH_BYTES + 16];
-    snprintf(name, sizeof name, "%s (config)", path);
-    if (config_parse(config, text, name, error))
-        error->status = STATUS_FAILED; /* nothing that the user could have typed better */
+    parse_config(path, text, config, error);
     memory_free(text);
     return comm_agree(comm, error);
 }

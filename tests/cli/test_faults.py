@@ -137,13 +137,15 @@ class Damage(Training):
         shard = sorted((self.folder / "survey").glob("*.h5"))[0]
         self.goes_on(lambda path: path.write_bytes(b"not a checkpoint\n" * 1000), "not an HDF5 file")
         self.goes_on(lambda path: shutil.copy(shard, path), "not a checkpoint")
-        self.goes_on(lambda path: shutil.copy(self.folder / "first" / "best.h5", path), "weights only")
-        self.goes_on(lambda path: shutil.copy(path.with_name("step-00000005.h5"), path), "step 5 by its content")
+        self.goes_on(lambda path: shutil.copy(self.folder / "whole" / "best.h5", path), "weights only")
+        self.goes_on(lambda path: shutil.copy(path.with_name("step-00000005.h5"), path), "of step 5 by its content")
 
     def test_none_is_left(self):
         for path in (self.folder / "first" / "checkpoints").glob("*.h5"):
             os.truncate(path, 1000)
-        self.assertIn("move them away", self.train("first", "--resume", status=1).message.splitlines()[-1])
+        result = self.run_program(*self.words("first", "--resume"))
+        self.assertEqual((result.status, result.err.count("\n")), (1, 3), result)
+        self.assertIn("move them away", result.err.splitlines()[-1])
 
 
 class AnotherModel(Training):
