@@ -90,7 +90,8 @@ static void made_fill(struct made *made, int64_t step)
                                                         .epoch_plain_error_sum = 1e-300,
                                                         .epoch_windows = 7,
                                                         .epoch_steps = 8,
-                                                        .epoch_seconds = 1.0 / 3};
+                                                        .epoch_seconds = 1.0 / 3,
+                                                        .survey_content = INT64_MIN + step};
 }
 
 static void made_free(struct made *made)

@@ -35,6 +35,7 @@ struct progress_state {
     int64_t epoch_windows;        /* ... windows and steps that the two sums are over */
     int64_t epoch_steps;
     double epoch_seconds;
+    int64_t survey_content; /* of the survey that it is trained on, struct survey's; 0 in files that do not say */
 };
 
 /* What a checkpoint holds. The three buffers are flat, as the parameter table lays them out; m and v may be NULL (then none are

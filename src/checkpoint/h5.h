@@ -27,6 +27,7 @@ struct progress_field {
     size_t offset;
     bool is_integer; /* int64_t, else double */
     double least;
+    bool optional; /* not in the first files of the format */
 };
 extern const struct progress_field progress_fields[];
 extern const int progress_field_count;

@@ -34,7 +34,7 @@ static int read_progress_field(hid_t group, const char *path, const struct progr
     if (group >= 0 &&
         hdf5_get_number(group, field->name, field->is_integer ? H5T_NATIVE_INT64 : H5T_NATIVE_DOUBLE, place, &found) < 0)
         return hdf5_failed(error, path, "progress attribute %s cannot be read as a number", field->name);
-    if (!found && required)
+    if (!found && required && !field->optional)
         return error_set(error, STATUS_FAILED, "%s: progress attribute %s is missing, a run cannot go on from this file", path,
                          field->name);
     double value = field->is_integer ? (double)*(int64_t *)place : *(double *)place;
@@ -125,7 +125,8 @@ static int64_t largest_tensor(const struct parameter_table *table)
     return most;
 }
 
-/* One group of tensors into a flat buffer (NULL: they are only checked). A tensor that the table has not is refused: the file is of a larger model. */
+/* One group of tensors into a flat buffer (NULL: they are only checked). A tensor that the table has not is refused: the file is
+ * of a larger model. */
 static int read_group(hid_t file, const char *path, int group, const struct parameter_table *table, float *flat,
                       struct error *error)
 {

@@ -5,6 +5,7 @@
 #include "commands/commands.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -53,12 +54,19 @@ static void allow_many_files(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* A limit to the size of files then is an error like a full disk, not a signal that ends the process. */
+static void take_no_signal_for_large_files(void)
+{
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 static int run_ranks(const struct command *command, int argc, char **argv)
 {
     struct error error = {0};
     start_hdf5();
     struct comm *comm = comm_begin(&argc, &argv);
     allow_many_files();
+    take_no_signal_for_large_files();
     if (command)
         command->run(comm, argc - 1, argv + 1, &error);
     else

@@ -191,14 +191,34 @@ static int check_times(const struct shard *shard, const double *time, int64_t fi
     return STATUS_OK;
 }
 
-static int check_values(const struct shard *shard, int column, const float *values, int64_t count, struct error *error)
+static int check_values(const struct shard *shard, int column, const float *values, int64_t first, int64_t count,
+                        struct error *error)
 {
     for (int64_t i = 0; i < count; i++) {
-        if (!isfinite(values[i]) || (column == ERROR && values[i] <= 0))
-            return error_set(error, STATUS_FAILED, "%s: dataset %s holds the value %g", shard->path, column_name[column],
-                             (double)values[i]);
+        if (isfinite(values[i]) && (column == MAGNITUDE || values[i] > 0)) continue;
+        int64_t curve = 0;
+        while (shard->offset[curve + 1] <= (uint64_t)(first + i)) curve++;
+        return error_set(error, STATUS_FAILED,
+                         "%s: light curve %s: dataset %s holds the value %g; make the survey again without it", shard->path,
+                         shard->id[curve], column_name[column], (double)values[i]);
     }
     return STATUS_OK;
+}
+
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
+{
+    for (const unsigned char *c = data; bytes--; c++) hash = (hash ^ *c) * 0x100000001b3u;
+    return hash;
+}
+
+static void hash_content(struct shard *shard, const struct h5_dataset dataset[COLUMNS])
+{
+    uint64_t hash = hash_bytes(0xcbf29ce484222325u, shard->identity.survey_id, strlen(shard->identity.survey_id));
+    hash = hash_bytes(hash, shard->offset, ((size_t)shard->count + 1) * sizeof *shard->offset);
+    for (int64_t c = 0; c < shard->count; c++) hash = hash_bytes(hash, shard->id[c], strlen(shard->id[c]) + 1);
+    for (int c = 0; c < COLUMNS; c++)
+        if (dataset[c].has_crc) hash = hash_bytes(hash, &dataset[c].crc, sizeof dataset[c].crc);
+    shard->content = hash;
 }
 
 static int load_column(struct shard *shard, int column, const struct h5_dataset *dataset, struct error *error)
@@ -213,7 +233,7 @@ static int load_column(struct shard *shard, int column, const struct h5_dataset 
     }
     if (column == MAGNITUDE) shard->magnitude = values;
     if (column == ERROR) shard->error = values;
-    return check_values(shard, column, values, shard->observations, error);
+    return check_values(shard, column, values, 0, shard->observations, error);
 }
 
 /* All bytes or an error. */
@@ -247,7 +267,7 @@ static int scan_column(const struct shard *shard, int column, const struct h5_da
         if (column == TIME)
             check_times(shard, values, first, count, &curve, &last, error);
         else
-            check_values(shard, column, values, count, error);
+            check_values(shard, column, values, first, count, error);
     }
     memory_free(values);
     return error->status ? error->status : h5_crc_check(dataset, crc, error);
@@ -275,6 +295,7 @@ static int read_observations(struct shard *shard, hid_t file, int64_t file_bytes
         else
             scan_column(shard, c, &dataset[c], error);
     }
+    if (!error->status) hash_content(shard, dataset);
     for (int c = 0; c < COLUMNS; c++) h5_dataset_close(&dataset[c]);
     return error->status;
 }

@@ -60,6 +60,7 @@ struct shard {
     char **id;
     char *id_text;
     int32_t *label;          /* NULL without labels */
+    uint64_t content;        /* a hash of what is in it: survey id, ids, lengths, checksums of the observations */
     bool resident;
     double *time;            /* resident only */
     float *magnitude, *error;

@@ -154,6 +154,21 @@ static void copy_identity(struct survey_identity *copy, const struct survey_iden
     for (int c = 0; c < identity->class_count; c++) copy->classes[c] = memory_string(identity->classes[c]);
 }
 
+/* Sums modulo 2^64 over the ranks, in two halves that cannot overflow. */
+static int64_t content_of(const struct survey *survey, struct comm *comm)
+{
+    int64_t halves[2] = {0};
+    for (int s = survey->rank; s < survey->shards; s += survey->ranks) {
+        uint64_t hash = (survey->shard[s].content ^ (uint64_t)s) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 29;
+        halves[0] += (int64_t)(hash & 0xffffffffu);
+        halves[1] += (int64_t)(hash >> 32);
+    }
+    comm_sum_int64(comm, halves, 2);
+    int64_t content = (int64_t)((uint64_t)halves[0] + ((uint64_t)halves[1] << 32));
+    return content ? content : 1;
+}
+
 int survey_open(struct survey *survey, const char *path, struct comm *comm, int64_t memory_bytes, struct error *error)
 {
     *survey = (struct survey){.path = memory_string(path), .rank = comm_rank(comm), .ranks = comm_size(comm)};
@@ -181,6 +196,7 @@ int survey_open(struct survey *survey, const char *path, struct comm *comm, int6
     copy_identity(&survey->identity, &survey->shard[survey->rank].identity);
     comm_sum_int64(comm, survey->count, shards);
     comm_sum_int64(comm, &survey->observations, 1);
+    survey->content = content_of(survey, comm);
     for (int s = 0; s < shards; s++) survey->first_curve[s + 1] = survey->first_curve[s] + survey->count[s];
 cleanup:
     if (error->status) survey_close(survey);

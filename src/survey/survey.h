@@ -16,6 +16,7 @@ struct survey {
     int64_t *count;       /* S: light curves of every shard */
     int64_t *first_curve; /* S + 1: survey index of each shard's first curve; [S] = light curves in all */
     int64_t observations; /* in all */
+    int64_t content;      /* a hash of what is in all shards, never 0: equal in surveys that train alike */
     struct shard *shard;  /* S; opened only where s mod ranks == rank */
 };
 

@@ -15,6 +15,15 @@
 
 enum { BAD_STEPS_MOST = 5, STOP_FAILED = 1 << 20 };
 
+/* Adds to a failed write what its user can do. */
+static int cannot_go_on(struct error *error)
+{
+    struct error reason = *error;
+    *error = (struct error){0};
+    return error_set(error, reason.status, "%s; mend that and go on with --resume, the checkpoints before are whole",
+                     reason.message);
+}
+
 static int write_checkpoint(struct run *run, struct error *error)
 {
     char path[CONFIG_TEXT + 64];
@@ -28,7 +37,7 @@ static int write_checkpoint(struct run *run, struct error *error)
                                     .config_text = run->config_text};
     trainer_download(run->trainer);
     checkpoint_path(run->config->run_dir, run->state.step, path, sizeof path);
-    if (checkpoint_write(path, &checkpoint, run->comm, error)) return error->status;
+    if (checkpoint_write(path, &checkpoint, run->comm, error)) return cannot_go_on(error);
     checkpoint_prune(run->config->run_dir, run->config->checkpoint.keep, run->comm);
     run->checkpoint_seconds = clock_seconds();
     run->checkpoint_step = run->state.step;
@@ -43,7 +52,7 @@ static int write_best(struct run *run, struct error *error)
         .table = run->table, .parameters = run->trainer->host[0], .progress = run->state, .config_text = run->config_text};
     trainer_download(run->trainer);
     snprintf(path, sizeof path, "%s/best.h5", run->config->run_dir);
-    return checkpoint_write(path, &checkpoint, run->comm, error);
+    return checkpoint_write(path, &checkpoint, run->comm, error) ? cannot_go_on(error) : STATUS_OK;
 }
 
 static void show_validation(void *context, int64_t windows)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * The log of a run and what its user sees. */
+#include <errno.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/json.h"
 #include "train/run.h"
@@ -15,8 +17,10 @@ static void begin(struct json *json, const char *event)
 
 static void end(struct run *run, struct json *json)
 {
-    if (json_end(json, run->log))
-        progress_line(&run->progress, "warning: a line of log.jsonl could not be written; is the disk full?");
+    if (!json_end(json, run->log) || run->log_failed) return;
+    run->log_failed = true;
+    progress_line(&run->progress, "warning: %s/log.jsonl cannot be written (%s): lines will be missing in it",
+                  run->config->run_dir, strerror(errno));
 }
 
 static double per_second(double count, double seconds)
@@ -132,6 +136,7 @@ void report_epoch(struct run *run, const struct evaluation *validation, bool bes
     json_number(&json, "val_rmse", validation->rmse);
     json_number(&json, "val_r2", validation->r2);
     json_number(&json, "spread", validation->spread);
+    if (validation->left_out) json_integer(&json, "windows_left_out", validation->left_out);
     json_number(&json, "lr", learning_rate);
     json_number(&json, "windows_per_second", speed);
     json_number(&json, "flops_per_second", speed * model_training_flops(&run->config->model, run->config->data.window));
@@ -139,6 +144,10 @@ void report_epoch(struct run *run, const struct evaluation *validation, bool bes
     json_number(&json, "validation_seconds", validation->seconds);
     json_boolean(&json, "best", best);
     end(run, &json);
+    if (validation->left_out)
+        progress_line(&run->progress,
+                      "note: %lld of %lld windows left out of the validation: magnitudes more than 1e9 from their mean",
+                      (long long)validation->left_out, (long long)(validation->windows + validation->left_out));
     char took[32];
     duration_text(s->epoch_seconds, took);
     if (run->validates)

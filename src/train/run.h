@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "checkpoint/checkpoint.h"
 #include "survey/loader.h"
+#include "train/claim.h"
 #include "train/evaluation.h"
 #include "train/trainer.h"
 
@@ -26,7 +27,9 @@ struct run {
     struct progress_state state;
     char *config_text;
     int64_t steps_per_epoch, last_step; /* last_step 0: no limit in steps */
+    struct claim claim;                 /* lead only */
     FILE *log;                          /* lead only */
+    bool log_failed;                    /* a line of it could not be written, which the user has been told */
     struct progress progress;
     double begin_seconds;      /* of this process's training */
     double checkpoint_seconds; /* when the last checkpoint was written */

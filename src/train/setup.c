@@ -12,20 +12,6 @@
 #include "train/run.h"
 #include "train/schedule.h"
 
-static int make_folder(const char *path, struct error *error)
-{
-    char part[CONFIG_TEXT + 32];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *slash = part; (slash = strchr(slash + 1, '/'));) {
-        *slash = 0;
-        mkdir(part, 0777);
-        *slash = '/';
-    }
-    if (mkdir(part, 0777) && errno != EEXIST)
-        return error_set(error, STATUS_FAILED, "%s: cannot make the folder: %s", path, strerror(errno));
-    return STATUS_OK;
-}
-
 /* Under a temporary name first: a run that is killed here can still be resumed without its config file at hand. */
 static int write_config(const struct run *run, struct error *error)
 {
@@ -36,18 +22,37 @@ static int write_config(const struct run *run, struct error *error)
     bool good = file && fputs(run->config_text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
     if (file && fclose(file)) good = false;
     if (good && rename(temporary, path) == 0) return STATUS_OK;
-    return error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
+    return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and go on with --resume", path, strerror(errno));
 }
 
-static int make_folders(struct run *run, struct error *error)
+/* Now rather than after an hour: is it there, and can it be written to? */
+static int make_checkpoints_folder(const struct run *run, struct error *error)
 {
     char path[CONFIG_TEXT + 32];
-    if (!run->lead) return STATUS_OK;
     snprintf(path, sizeof path, "%s/checkpoints", run->config->run_dir);
-    if (make_folder(path, error) || write_config(run, error)) return error->status;
+    if ((mkdir(path, 0777) && errno != EEXIST) || access(path, R_OK | W_OK | X_OK))
+        error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and go on with --resume", path, strerror(errno));
+    return error->status;
+}
+
+/* A kill may have left the log with half a line, which must not swallow the next one. */
+static void end_torn_line(FILE *log, const char *path)
+{
+    FILE *reader = fopen(path, "r");
+    if (reader && !fseek(reader, -1, SEEK_END) && fgetc(reader) != '\n') fputc('\n', log);
+    if (reader) fclose(reader);
+}
+
+static int open_log(struct run *run, struct error *error)
+{
+    char path[CONFIG_TEXT + 32];
+    if (!run->lead || write_config(run, error) || make_checkpoints_folder(run, error)) return error->status;
     snprintf(path, sizeof path, "%s/log.jsonl", run->config->run_dir);
     run->log = fopen(path, "a");
-    return run->log ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
+    if (!run->log)
+        return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and go on with --resume", path, strerror(errno));
+    end_torn_line(run->log, path);
+    return STATUS_OK;
 }
 
 static int open_validation(struct run *run, int64_t memory_bytes, double share, struct error *error)
@@ -106,6 +111,18 @@ static int check_model(const struct config *config, const struct config *saved, 
     return STATUS_OK;
 }
 
+/* Other light curves under the same name are not what the run's user has asked for. */
+static int check_survey(const struct run *run, const struct config *saved, const char *path, struct error *error)
+{
+    int64_t then = run->state.survey_content;
+    if (then == 0 || then == run->survey.content || strcmp(run->config->data.survey, saved->data.survey)) return STATUS_OK;
+    return error_set(
+        error, STATUS_FAILED,
+        "%s: its light curves have changed since %s was written; put the ones of then back, or move these to another "
+        "folder and give that as data.survey to go on with them",
+        run->config->data.survey, path);
+}
+
 /* What may change at a restart, but makes it another run than the one that was stopped. */
 static void note_changes(struct run *run, const struct config *saved)
 {
@@ -140,8 +157,10 @@ static int restore(struct run *run, const char *path, struct error *error)
             checkpoint_read(path, &checkpoint, run->comm, error))
             return error->status;
         run->state = checkpoint.progress;
+        if (check_survey(run, &saved, path, error)) return error->status;
         note_changes(run, &saved);
     }
+    run->state.survey_content = run->survey.content;
     trainer_upload(run->trainer, run->state.step - run->state.skipped);
     return STATUS_OK;
 }
@@ -176,13 +195,14 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     run->table = parameter_table_new(&config->model);
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
+    if (run->lead && !error->status) claim_folder(&run->claim, config->run_dir, error);
     if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
     rank_device_open(&run->device, config, comm, error);
     if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
     if (join_gpus(run, error)) return error->status;
     trainer_new(&run->trainer, config, run->table, comm, run->device, error);
     if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
-    make_folders(run, error);
+    open_log(run, error);
     if (comm_agree(comm, error)) return error->status;
     if (run->state.position > run->training.total)
         return error_set(error, STATUS_USAGE,
@@ -210,5 +230,6 @@ void run_close(struct run *run)
     device_close(run->device);
     memory_free(run->config_text);
     if (run->log) fclose(run->log);
+    claim_release(&run->claim);
     progress_end(&run->progress);
 }

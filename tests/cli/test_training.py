@@ -167,7 +167,8 @@ class NotFinite(Training):
         self.train("run", "train.steps=4", "checkpoint.every_epochs=1")
         kept = newest(self.folder / "run").read_bytes()
         self.poison(range)
-        result = self.train("run", "train.steps=50", "--resume", status=1, ranks=2)
+        (self.folder / "survey").rename(self.folder / "poisoned")
+        result = self.train("run", "train.steps=50", "--resume", "data.survey=poisoned", status=1, ranks=2)
         self.assertIn("not finite", result.message)
         self.assertEqual(newest(self.folder / "run").read_bytes(), kept)
 
