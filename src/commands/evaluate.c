@@ -37,6 +37,9 @@ static void print_text(const struct evaluate_options *options, const struct eval
 {
     printf("%s on %s (%s): %lld light curves, %lld windows\n", options->checkpoint, options->survey, subsets[options->subset],
            (long long)selection->total, (long long)r->windows);
+    if (r->left_out)
+        printf("  %lld of %lld windows left out: they hold magnitudes more than 1e9 from their mean\n", (long long)r->left_out,
+               (long long)(r->windows + r->left_out));
     printf("  probed RMSE     %.4f mag\n", r->rmse);
     printf("  R2              %.4f\n", r->r2);
     printf("  spread          %.4f mag  (probed RMSE of predicting each window's mean)\n", r->spread);
@@ -53,6 +56,7 @@ static void print_json(const struct evaluate_options *options, const struct eval
     json_text(&json, "subset", subsets[options->subset]);
     json_integer(&json, "curves", selection->total);
     json_integer(&json, "windows", r->windows);
+    json_integer(&json, "windows_left_out", r->left_out);
     json_number(&json, "rmse", r->rmse);
     json_number(&json, "r2", r->r2);
     json_number(&json, "spread", r->spread);
@@ -86,6 +90,8 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
         open_subset(&selection, &survey, &model->config, options->subset, comm, error) ||
         evaluate(&result, &selection, &model->config, model->encoder, model->parameters, &how, comm, error))
         goto cleanup;
+    if (result.windows == 0 && result.left_out > 0)
+        error_set(error, STATUS_FAILED, "%s: all windows hold magnitudes more than 1e9 from their mean", options->survey);
     if (result.windows == 0) {
         error_set(error, STATUS_FAILED, "%s: no window is full; leave out --full-windows", options->survey);
         goto cleanup;

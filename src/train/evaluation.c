@@ -10,7 +10,9 @@
 #include "base/progress.h"
 
 static const uint32_t EVALUATION_EPOCH = 0xffffffff;
-enum sums { SUM_WINDOWS, SUM_ERROR, SUM_SPREAD, SUM_RESIDUAL, SUM_VARIANCE, SUM_UNMASKED, SUM_OBSERVATIONS, SUMS };
+enum sums { SUM_WINDOWS, SUM_ERROR, SUM_SPREAD, SUM_RESIDUAL, SUM_VARIANCE, SUM_UNMASKED, SUM_OBSERVATIONS, SUM_LEFT_OUT, SUMS };
+/* Squares of larger magnitudes leave fp32 inside the network, and one such window would be all that a mean tells of. */
+static const float FROM_MEAN_MOST = 1e9f;
 
 /* Fields of a batch on the host, B x L. */
 struct fields {
@@ -52,6 +54,14 @@ static void add_unmasked(const float *target, const float *reconstruction, int n
     sums[SUM_OBSERVATIONS] += n;
 }
 
+/* Judged by the data alone: which windows count must not depend on the weights. */
+static bool within_bounds(const float *target, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!(fabsf(target[i]) <= FROM_MEAN_MOST)) return false;
+    return true;
+}
+
 static void evaluate_batch(struct encoder *e, const float *parameters, const struct config *config, const struct windows *windows,
                            bool unmasked, struct fields *f, double sums[SUMS])
 {
@@ -62,7 +72,10 @@ static void evaluate_batch(struct encoder *e, const float *parameters, const str
     download(e, f);
     for (int b = 0; b < windows->count; b++) {
         int64_t row = (int64_t)b * e->L;
-        add_probed(f->target + row, f->probed + row, f->reconstruction + row, windows->length[b], sums);
+        if (within_bounds(f->target + row, windows->length[b]))
+            add_probed(f->target + row, f->probed + row, f->reconstruction + row, windows->length[b], sums);
+        else
+            sums[SUM_LEFT_OUT]++;
     }
     if (!unmasked) return;
     pass.masking.mode = MASKING_NONE, pass.read = READ_OBSERVATIONS;
@@ -70,7 +83,8 @@ static void evaluate_batch(struct encoder *e, const float *parameters, const str
     download(e, f);
     for (int b = 0; b < windows->count; b++) {
         int64_t row = (int64_t)b * e->L;
-        add_unmasked(f->target + row, f->reconstruction + row, windows->length[b], sums);
+        if (within_bounds(f->target + row, windows->length[b]))
+            add_unmasked(f->target + row, f->reconstruction + row, windows->length[b], sums);
     }
 }
 
@@ -87,7 +101,7 @@ static void evaluate_pass(const struct selection *selection, const struct config
     do {
         if (loader_next(loader, &batch, error)) break;
         if (batch->windows.count) evaluate_batch(encoder, parameters, config, &batch->windows, options->unmasked, &fields, sums);
-        if (options->progress) options->progress(options->context, (int64_t)sums[SUM_WINDOWS]);
+        if (options->progress) options->progress(options->context, (int64_t)(sums[SUM_WINDOWS] + sums[SUM_LEFT_OUT]));
     } while (!batch->last);
     loader_free(loader);
     memory_free(memory);
@@ -103,6 +117,7 @@ int evaluate(struct evaluation *result, const struct selection *selection, const
     double windows = sums[SUM_WINDOWS];
     *result = (struct evaluation){
         .windows = (int64_t)windows,
+        .left_out = (int64_t)sums[SUM_LEFT_OUT],
         .rmse = sqrt(sums[SUM_ERROR] / windows),
         .r2 = 1 - sums[SUM_RESIDUAL] / sums[SUM_VARIANCE],
         .spread = sqrt(sums[SUM_SPREAD] / windows),

@@ -17,8 +17,9 @@ struct evaluation_options {
 };
 
 struct evaluation {
-    int64_t windows;
-    double rmse; /* sqrt(mean_i e_i), unweighted, over the probed steps; mag */
+    int64_t windows;  /* that the other numbers are over */
+    int64_t left_out; /* windows with a magnitude more than 1e9 from their mean, which no magnitude is */
+    double rmse;      /* sqrt(mean_i e_i), unweighted, over the probed steps; mag */
     double r2;
     double spread;        /* the same RMSE of predicting each window's mean */
     double rmse_unmasked; /* nothing hidden, over all observations; NaN when not asked for */
