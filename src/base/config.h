@@ -58,6 +58,7 @@ struct config {
     struct {
         int64_t batch;      /* windows of one step over all ranks */
         int64_t microbatch; /* windows a rank puts through the model at once, 0 = choose */
+        bool graph;         /* a GPU records the step */
         int64_t epochs;     /* stop after so many, 0 = no limit */
         int64_t steps;      /* stop after so many, 0 = no limit */
         double learning_rate;

@@ -78,6 +78,8 @@ const struct key config_keys[] = {
      .help = "windows of one optimiser step, over all ranks"},
     {"train.microbatch", KEY_INT64, AT(train.microbatch), "0", .maximum = 1048576, .unit = "windows",
      .help = "windows that a rank puts through the model at once, 0 = choose; limits memory, changes no result"},
+    {"train.graph", KEY_BOOLEAN, AT(train.graph), "true",
+     .help = "on a GPU, record the step as a CUDA graph, so that it is launched as a whole"},
     {"train.epochs", KEY_INT64, AT(train.epochs), "200", .maximum = 4e9, .unit = "epochs",
      .help = "end after so many epochs, 0 = no limit; an epoch draws one window of every training light curve"},
     {"train.steps", KEY_INT64, AT(train.steps), "0", .maximum = MANY, .unit = "steps",

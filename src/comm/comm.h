@@ -54,9 +54,13 @@ int comm_use_gpus(struct comm *comm, void *stream, struct error *error);
 
 /* Gradient all-reduce, in place, split: _begin starts the sum of one bucket (collective; every rank begins the same buckets in
  * the same order; `values` must stay untouched until _end), _progress lets started sums move on without waiting (call it between
- * operations of the backward pass), _end waits for all started ones and returns the seconds it waited. At most 256 buckets. */
+ * operations of the backward pass), _join lets what follows find all started sums done: it waits, or on GPUs has what is put on
+ * the stream from now on wait. _end comes once a step, also when its work was recorded and is enqueued without these calls: on
+ * GPUs it waits for all that is on the stream, where a rank that died shows; it returns the seconds that sums kept other work
+ * waiting. At most 256 buckets. */
 void comm_reduce_begin(struct comm *comm, float *values, int64_t count);
 void comm_reduce_progress(struct comm *comm);
+void comm_reduce_join(struct comm *comm);
 double comm_reduce_end(struct comm *comm);
 
 #endif

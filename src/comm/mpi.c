@@ -21,7 +21,8 @@ struct comm {
     MPI_Comm mpi;
     int rank, size;
     int local_rank, local_size, core_sharers;
-    int requests; /* sums begun since the last comm_reduce_end, finished ones included */
+    int requests;          /* sums begun since the last comm_reduce_end, finished ones included */
+    double reduce_seconds; /* waited for sums since the last comm_reduce_end */
     MPI_Request request[REQUESTS_MAX];
     struct nccl *nccl; /* NULL: buckets are in host memory */
 };
@@ -215,12 +216,21 @@ void comm_reduce_progress(struct comm *comm)
     check(comm, "MPI_Testsome of gradients", MPI_Testsome(comm->requests, comm->request, &finished, place, MPI_STATUSES_IGNORE));
 }
 
-double comm_reduce_end(struct comm *comm)
+void comm_reduce_join(struct comm *comm)
 {
-    if (comm->nccl) return nccl_reduce_end(comm->nccl);
-    if (comm->requests == 0) return 0;
+    if (comm->nccl) nccl_reduce_join(comm->nccl);
+    if (comm->requests == 0) return;
     double begin = MPI_Wtime();
     check(comm, "MPI_Waitall of gradients", MPI_Waitall(comm->requests, comm->request, MPI_STATUSES_IGNORE));
     comm->requests = 0;
-    return MPI_Wtime() - begin;
+    comm->reduce_seconds += MPI_Wtime() - begin;
+}
+
+double comm_reduce_end(struct comm *comm)
+{
+    comm_reduce_join(comm);
+    if (comm->nccl) return nccl_reduce_end(comm->nccl);
+    double seconds = comm->reduce_seconds;
+    comm->reduce_seconds = 0;
+    return seconds;
 }

@@ -20,9 +20,11 @@ enum { POLL_MICROSECONDS = 20 };
 struct nccl {
     struct comm *comm;
     ncclComm_t ranks;
-    cudaStream_t work, sums; /* where buckets are filled (not ours), where they are summed */
-    cudaEvent_t filled, summed;
-    bool begun; /* sums are under way */
+    cudaStream_t work, sums;          /* where buckets are filled (not ours), where they are summed */
+    cudaEvent_t filled, summed, done; /* a bucket, all sums, all work of a step */
+    cudaEvent_t work_over, sums_over; /* with times: the work had nothing left but to wait for the sums; these were there */
+    bool begun;                       /* sums are under way that the work does not wait for yet */
+    bool timed;                       /* work_over and sums_over have been recorded */
 };
 
 /* Ends the job, for the other ranks wait in the same sum. */
@@ -70,8 +72,10 @@ int nccl_begin(struct nccl **made, struct comm *comm, void *stream, struct error
         return error->status;
     }
     check_cuda(nccl, "cudaStreamCreateWithFlags", cudaStreamCreateWithFlags(&nccl->sums, cudaStreamNonBlocking));
-    check_cuda(nccl, "cudaEventCreateWithFlags", cudaEventCreateWithFlags(&nccl->filled, cudaEventDisableTiming));
-    check_cuda(nccl, "cudaEventCreateWithFlags", cudaEventCreateWithFlags(&nccl->summed, cudaEventDisableTiming));
+    cudaEvent_t *order[] = {&nccl->filled, &nccl->summed, &nccl->done}, *times[] = {&nccl->work_over, &nccl->sums_over};
+    for (int i = 0; i < 3; i++)
+        check_cuda(nccl, "cudaEventCreateWithFlags", cudaEventCreateWithFlags(order[i], cudaEventDisableTiming));
+    for (int i = 0; i < 2; i++) check_cuda(nccl, "cudaEventCreate", cudaEventCreate(times[i]));
     *made = nccl;
     return STATUS_OK;
 }
@@ -80,8 +84,8 @@ void nccl_end(struct nccl *nccl)
 {
     if (!nccl) return;
     check_nccl(nccl, "ncclCommDestroy", ncclCommDestroy(nccl->ranks));
-    check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(nccl->filled));
-    check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(nccl->summed));
+    cudaEvent_t events[] = {nccl->filled, nccl->summed, nccl->done, nccl->work_over, nccl->sums_over};
+    for (int i = 0; i < 5; i++) check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(events[i]));
     check_cuda(nccl, "cudaStreamDestroy", cudaStreamDestroy(nccl->sums));
     memory_free(nccl);
 }
@@ -109,18 +113,36 @@ static bool has_come(const struct nccl *nccl, cudaEvent_t event)
     return result == cudaSuccess;
 }
 
-double nccl_reduce_end(struct nccl *nccl)
+/* An event that can be asked for its time. In a capture it becomes a node, so that each launch of the graph records it again. */
+static void record_time(const struct nccl *nccl, cudaEvent_t event, cudaStream_t stream)
 {
-    if (!nccl->begun) return 0;
-    nccl->begun = false;
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    check_cuda(nccl, "cudaStreamIsCapturing", cudaStreamIsCapturing(stream, &capture));
+    unsigned flags = capture == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
+    check_cuda(nccl, "cudaEventRecordWithFlags", cudaEventRecordWithFlags(event, stream, flags));
+}
+
+void nccl_reduce_join(struct nccl *nccl)
+{
+    if (!nccl->begun) return;
+    nccl->begun = false, nccl->timed = true;
+    record_time(nccl, nccl->work_over, nccl->work);
+    record_time(nccl, nccl->sums_over, nccl->sums);
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->summed, nccl->sums));
     check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->work, nccl->summed, 0));
-    while (!has_come(nccl, nccl->filled)) usleep(POLL_MICROSECONDS); /* our own backward */
+}
+
+double nccl_reduce_end(struct nccl *nccl)
+{
+    float milliseconds = 0;
     double begin = MPI_Wtime();
-    while (!has_come(nccl, nccl->summed)) {
+    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->done, nccl->work));
+    while (!has_come(nccl, nccl->done)) {
         if (MPI_Wtime() - begin > SILENCE_SECONDS)
             give_up(nccl, "the all-reduce of the gradient", "no answer from another rank; it died, or its node did");
         usleep(POLL_MICROSECONDS);
     }
-    return MPI_Wtime() - begin;
+    if (nccl->timed)
+        check_cuda(nccl, "cudaEventElapsedTime", cudaEventElapsedTime(&milliseconds, nccl->work_over, nccl->sums_over));
+    return milliseconds > 0 ? (double)milliseconds * 1e-3 : 0;
 }

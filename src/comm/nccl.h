@@ -15,8 +15,10 @@ void nccl_end(struct nccl *nccl); /* collective; NULL is fine */
 
 /* Enqueues the sum of a bucket in device memory behind the work that is on the stream now. */
 void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count);
-/* Waits until the sums begun are there, and returns the seconds. A peer that died or does not answer ends the job with a message.
- */
+/* What is put on the stream from now on finds the sums begun. */
+void nccl_reduce_join(struct nccl *nccl);
+/* Waits for all that is on the stream. A peer that died or does not answer ends the job with a message. Returns the seconds that
+ * the stream last waited for sums. */
 double nccl_reduce_end(struct nccl *nccl);
 
 #endif

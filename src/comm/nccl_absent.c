@@ -19,6 +19,11 @@ void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count)
     (void)nccl, (void)values, (void)count;
 }
 
+void nccl_reduce_join(struct nccl *nccl)
+{
+    (void)nccl;
+}
+
 double nccl_reduce_end(struct nccl *nccl)
 {
     (void)nccl;

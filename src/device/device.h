@@ -28,6 +28,7 @@ struct device {
     int threads;             /* cpu: OpenMP threads in use */
     void *stream;            /* cuda: the cudaStream_t on which operations are enqueued; NULL: they are done when they return */
     size_t activation_bytes; /* of one element */
+    bool records;            /* record_begin records: work should come in few shapes */
     char name[128];          /* for people: processor or card */
 };
 
@@ -76,6 +77,7 @@ struct dropout {
     uint32_t epoch, purpose;
     const int64_t *curve; /* B */
     int L;
+    const uint32_t *epoch_now; /* as in struct masking */
 };
 
 /* Masks, centred magnitudes and error weights into `windows`; then the input embedding (astromer.md "Model")
@@ -171,14 +173,14 @@ struct readout {
     int B, L, D;
     const void *X; /* B L x D */
     const float *gain, *norm_bias, *weight, *bias;
-    const struct device_windows *windows; /* target, probed, weight */
+    const struct device_windows *windows; /* target, probed, weight, length */
     float *reconstruction;                /* B x L, overwritten; 0 where not wanted */
     float *window_error;                  /* B, overwritten: e_i */
     float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
     const float *wanted;                  /* the probed steps at least */
 };
-/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows; and two that the training
- * loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
+/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows that are not empty (length
+ * 0); and two that the training loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
 enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTAL_STOP, TOTAL_SAVE, TOTALS };
 /* Gradient of sum_i e_i. */
 struct readout_gradient {
@@ -197,6 +199,12 @@ struct pool {
     int64_t pooled_stride;
 };
 
+/* What is new in each step; lives in device memory, so that a recorded step can read it. */
+struct step_input {
+    double learning_rate;
+    uint32_t epoch;
+    float flags[2]; /* this rank's share of TOTAL_STOP and TOTAL_SAVE */
+};
 /* What a step's update did; lives in device memory, so that the step needs no answer from the host. */
 struct step_state {
     double loss;          /* sqrt(sum e / B) over the global batch */
@@ -224,7 +232,11 @@ struct adam {
     const float *gradient; /* N */
     double learning_rate, beta1, beta2, epsilon;
     const struct step_state *state;
+    const double *learning_rate_now; /* device memory: counts instead of the other; NULL: not given */
 };
+
+/* Work that is the same every time: recorded once, then enqueued as a whole. The device's own. */
+struct recording;
 
 struct device_operations {
     void (*close)(struct device *device);
@@ -236,6 +248,21 @@ struct device_operations {
     void (*download)(struct device *device, void *host, const void *memory, size_t bytes); /* waits */
     void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
     void (*wait)(struct device *device);
+    /* What the operations may still allocate; SIZE_MAX where nobody can say. */
+    size_t (*free_bytes)(struct device *device);
+
+    /* Work that comes again and again with the same arguments, `recording` NULL at first:
+     *     if (record_begin(device, &recording))
+     *         do
+     *             operations
+     *         while (record_end(device, &recording));
+     * A device that can records the operations and enqueues them from then on without the caller: record_begin returns false
+     * when it has done so. record_end returns true when the recording failed and nothing was enqueued: then the operations are
+     * wanted once more. What changes from time to time (windows, epoch, learning rate) must come from device memory, and all
+     * memory must stay where it is. Not among the operations: upload, download, wait, allocate, release. */
+    bool (*record_begin)(struct device *device, struct recording **recording);
+    bool (*record_end)(struct device *device, struct recording **recording);
+    void (*record_free)(struct device *device, struct recording *recording); /* NULL is fine */
 
     /* The flat parameter buffer (N floats) of the operations that follow; again whenever it has changed. A device whose products
      * take another number format makes its copy now. */

@@ -140,6 +140,22 @@ void encoder_upload(struct encoder *e, const struct host_windows *host)
     o->upload(e->device, w->curve, host->curve, B * sizeof *w->curve);
 }
 
+void encoder_upload_padded(struct encoder *e, const struct host_windows *host)
+{
+    const struct device_operations *o = e->device->operations;
+    struct device_windows *w = &e->windows;
+    encoder_upload(e, host);
+    size_t B = (size_t)host->B, T = B * (size_t)e->L, more = (size_t)e->capacity - B, steps = more * (size_t)e->L;
+    w->B = e->capacity;
+    if (more == 0) return;
+    o->zero(e->device, w->time + T, steps * sizeof *w->time);
+    o->zero(e->device, w->magnitude + T, steps * sizeof *w->magnitude);
+    o->zero(e->device, w->error + T, steps * sizeof *w->error);
+    o->zero(e->device, w->length + B, more * sizeof *w->length);
+    o->zero(e->device, w->start + B, more * sizeof *w->start);
+    o->zero(e->device, w->curve + B, more * sizeof *w->curve);
+}
+
 /* The operations' arguments, the same for forward and backward. */
 
 static struct dropout dropout_at(const struct encoder *e, const struct pass *pass, int place)
@@ -149,14 +165,17 @@ static struct dropout dropout_at(const struct encoder *e, const struct pass *pas
                             .epoch = pass->epoch,
                             .purpose = RANDOM_DROPOUT + (uint32_t)place,
                             .curve = e->windows.curve,
-                            .L = e->L};
+                            .L = e->L,
+                            .epoch_now = pass->epoch_now};
 }
 
 static struct embed embed_of(struct encoder *e, const float *w, const struct pass *pass)
 {
     const struct parameter_table *table = e->table;
+    struct masking masking = pass->masking;
+    masking.epoch_now = pass->epoch_now;
     return (struct embed){.windows = &e->windows,
-                          .masking = pass->masking,
+                          .masking = masking,
                           .D = table->model.width,
                           .pe_base = table->model.pe_base,
                           .token = table->model.token ? w + parameter_offset(table, "token") : NULL,

@@ -54,8 +54,10 @@ struct pass {
     double dropout; /* 0 in inference */
     uint64_t seed;  /* of the dropout */
     uint32_t epoch;
-    int read;     /* enum rows_read */
-    bool careful; /* forward products sum in double: slow */
+    const uint32_t
+        *epoch_now; /* device memory: the epoch of masks and dropout, for a pass that is recorded; NULL: that of each */
+    int read;       /* enum rows_read */
+    bool careful;   /* forward products sum in double: slow */
 };
 
 /* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
@@ -71,6 +73,9 @@ size_t encoder_bytes(struct device *device, const struct parameter_table *table,
 
 /* Puts up to capacity windows on the device; the host memory may change when device wait or download has returned. */
 void encoder_upload(struct encoder *encoder, const struct host_windows *windows);
+/* The same, and empty windows (length 0) behind them up to capacity, which add nothing to totals and gradients: so that all
+ * uploads have one shape. */
+void encoder_upload_padded(struct encoder *encoder, const struct host_windows *windows);
 /* From the uploaded windows to X[0 .. M], reconstruction and window_error. parameters: device memory, N. totals: TOTALS
  * numbers in device memory, accumulated into, or NULL. Enqueues. */
 void encoder_forward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *totals);

@@ -34,7 +34,8 @@ static int allocate(struct trainer *t, struct error *error)
                  {(void **)&t->gradient, bytes + TOTALS * sizeof(float), "the gradient"},
                  {(void **)&t->m, bytes, "Adam's first moments"},
                  {(void **)&t->v, bytes, "Adam's second moments"},
-                 {(void **)&t->state, sizeof *t->state, "the step's state"}};
+                 {(void **)&t->state, sizeof *t->state, "the step's state"},
+                 {(void **)&t->input, sizeof *t->input, "the step's input"}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (t->device->operations->allocate(t->device, parts[i].memory, parts[i].bytes, parts[i].what, error))
             return error->status;
@@ -55,7 +56,9 @@ int trainer_new(struct trainer **trainer, const struct config *config, const str
 void trainer_free(struct trainer *t)
 {
     if (!t) return;
-    void *parts[] = {t->parameters, t->gradient, t->m, t->v, t->state};
+    void *parts[] = {t->parameters, t->gradient, t->m, t->v, t->state, t->input};
+    for (int i = 0; i < 4; i++)
+        if (t->recording[i]) t->device->operations->record_free(t->device, t->recording[i]);
     encoder_free(t->encoder);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (parts[i]) t->device->operations->release(t->device, parts[i]);
@@ -123,27 +126,20 @@ static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
     comm_reduce_progress(t->comm);
 }
 
-void trainer_step(struct trainer *t, const struct windows *windows, const struct step_request *request, struct step_state *result)
+/* Forward and backward of one part, with what begins the step before the first and what ends it behind the last. Everything that
+ * differs between steps is read from device memory: t->input, the windows, the state. */
+static void enqueue_part(struct trainer *t, const struct pass *pass, bool first, bool last)
 {
     const struct device_operations *o = t->device->operations;
-    float *totals = t->gradient + t->table->total, flags[2] = {request->stop, request->save};
-    struct pass pass = {.masking = config_masking(t->config, MASKING_DRAWN, request->epoch),
-                        .dropout = t->config->model.dropout,
-                        .seed = (uint64_t)t->config->train.seed,
-                        .epoch = request->epoch,
-                        .read = READ_PROBED};
-    o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
-    o->upload(t->device, totals + TOTAL_STOP, flags, sizeof flags);
-    int first = 0;
-    do {
-        int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
-        struct host_windows part = windows_part(windows, first, count);
-        encoder_upload(t->encoder, &part);
-        encoder_forward(t->encoder, t->parameters, &pass, totals);
-        encoder_backward(t->encoder, t->parameters, &pass, t->gradient, count == left ? bucket_to_ranks : NULL, t);
-        first += count;
-    } while (first < windows->count);
-    t->reduce_wait_seconds += comm_reduce_end(t->comm);
+    float *totals = t->gradient + t->table->total;
+    if (first) {
+        o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
+        o->copy(t->device, totals + TOTAL_STOP, t->input->flags, sizeof t->input->flags);
+    }
+    encoder_forward(t->encoder, t->parameters, pass, totals);
+    encoder_backward(t->encoder, t->parameters, pass, t->gradient, last ? bucket_to_ranks : NULL, t);
+    if (!last) return;
+    comm_reduce_join(t->comm);
     o->step_finish(t->device, &(struct step_finish){.N = t->table->total,
                                                     .gradient = t->gradient,
                                                     .totals = totals,
@@ -154,11 +150,48 @@ void trainer_step(struct trainer *t, const struct windows *windows, const struct
                                       .m = t->m,
                                       .v = t->v,
                                       .gradient = t->gradient,
-                                      .learning_rate = request->learning_rate,
+                                      .learning_rate_now = &t->input->learning_rate,
                                       .beta1 = BETA1,
                                       .beta2 = BETA2,
                                       .epsilon = EPSILON,
                                       .state = t->state});
+}
+
+/* From the recording where the device has one, whose parts all have the encoder's capacity. */
+static void make_part(struct trainer *t, const struct host_windows *part, const struct pass *pass, bool first, bool last)
+{
+    const struct device_operations *o = t->device->operations;
+    struct recording **recording = &t->recording[first + 2 * last];
+    if (t->device->records)
+        encoder_upload_padded(t->encoder, part);
+    else
+        encoder_upload(t->encoder, part);
+    if (!t->device->records || !t->config->train.graph)
+        enqueue_part(t, pass, first, last);
+    else if (o->record_begin(t->device, recording))
+        do enqueue_part(t, pass, first, last);
+        while (o->record_end(t->device, recording));
+}
+
+void trainer_step(struct trainer *t, const struct windows *windows, const struct step_request *request, struct step_state *result)
+{
+    const struct device_operations *o = t->device->operations;
+    struct step_input input = {
+        .learning_rate = request->learning_rate, .epoch = request->epoch, .flags = {request->stop, request->save}};
+    struct pass pass = {.masking = config_masking(t->config, MASKING_DRAWN, request->epoch),
+                        .dropout = t->config->model.dropout,
+                        .seed = (uint64_t)t->config->train.seed,
+                        .epoch_now = &t->input->epoch,
+                        .read = READ_PROBED};
+    o->upload(t->device, t->input, &input, sizeof input);
+    int first = 0;
+    do {
+        int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
+        struct host_windows part = windows_part(windows, first, count);
+        make_part(t, &part, &pass, first == 0, count == left);
+        first += count;
+    } while (first < windows->count);
+    t->reduce_wait_seconds += comm_reduce_end(t->comm);
     o->download(t->device, result, t->state, sizeof *result);
 }
 

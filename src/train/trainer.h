@@ -19,6 +19,8 @@ struct trainer {
     struct encoder *encoder;
     float *parameters, *gradient, *m, *v; /* device memory, N; the totals stand behind the gradient */
     struct step_state *state;             /* device memory */
+    struct step_input *input;             /* device memory */
+    struct recording *recording[4];       /* of a part that is the first of its step (1), the last (2) or both (3) */
     float *host[3];                       /* parameters, m, v on the host, N, for checkpoints */
     double reduce_wait_seconds;           /* spent waiting for the all-reduce, all steps */
 };

@@ -67,6 +67,30 @@ static int cpu_check_shape(struct device *device, int L, int D, int H, struct er
     return STATUS_OK;
 }
 
+static size_t cpu_free_bytes(struct device *device)
+{
+    (void)device;
+    return SIZE_MAX;
+}
+
+/* Nothing is recorded: the work is done when it is enqueued. */
+static bool cpu_record_begin(struct device *device, struct recording **recording)
+{
+    (void)device, (void)recording;
+    return true;
+}
+
+static bool cpu_record_end(struct device *device, struct recording **recording)
+{
+    (void)device, (void)recording;
+    return false;
+}
+
+static void cpu_record_free(struct device *device, struct recording *recording)
+{
+    (void)device, (void)recording;
+}
+
 static const struct device_operations operations = {
     .close = cpu_close,
     .allocate = cpu_allocate,
@@ -76,6 +100,10 @@ static const struct device_operations operations = {
     .download = cpu_download,
     .copy = cpu_copy,
     .wait = cpu_wait,
+    .free_bytes = cpu_free_bytes,
+    .record_begin = cpu_record_begin,
+    .record_end = cpu_record_end,
+    .record_free = cpu_record_free,
     .use_parameters = cpu_use_parameters,
     .embed_forward = cpu_embed_forward,
     .embed_backward = cpu_embed_backward,

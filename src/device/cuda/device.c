@@ -148,6 +148,10 @@ static const struct device_operations operations = {
     .download = cuda_download,
     .copy = cuda_copy,
     .wait = cuda_wait,
+    .free_bytes = cuda_free_bytes,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .record_free = cuda_record_free,
     .use_parameters = cuda_use_parameters,
     .embed_forward = cuda_embed_forward,
     .embed_backward = cuda_embed_backward,
@@ -223,6 +227,7 @@ int cuda_open(struct device **device, int precision, int local_rank, int local_r
     struct cuda_device *cuda = memory_zeroed(1, sizeof *cuda, "the CUDA device");
     cuda->base.operations = &operations;
     cuda->base.threads = 1;
+    cuda->base.records = true;
     cuda->base.activation_bytes = precision == PRECISION_BF16 ? 2 : sizeof(float);
     snprintf(cuda->base.name, sizeof cuda->base.name, "%.80s, %.0f GB, sm_%d%d", card.name, (double)card.totalGlobalMem / 1e9,
              card.major, card.minor);

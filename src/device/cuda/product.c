@@ -206,6 +206,7 @@ static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_pro
     make_key(p, plan.key);
     for (size_t i = 0; i < cuda->plans; i++)
         if (!memcmp(cuda->plan[i].key, plan.key, sizeof plan.key)) return &cuda->plan[i];
+    CHECK(!cuda->recording, "a product is new in work that is recorded, which was done before");
     plan.sums_columns = p->column_sums != NULL;
     bool found = choose(cuda, &plan, p);
     if (!found && plan.sums_columns) {
