@@ -5,10 +5,17 @@
  * that attention gives no weight, padding, and where only the probed steps count, the last block's other rows. */
 #include "model/encoder.h"
 
+#include <stdio.h>
+
 #include "base/memory.h"
 #include "base/random.h"
 
 enum { ARENA_ALIGN_BYTES = 256 };
+/* On a CPU more windows at once than this gain nothing; fewer, where long windows would take more memory than this. */
+enum { WINDOWS_ON_CPU = 32 };
+static const size_t ARENA_BYTES_ON_CPU = (size_t)4 << 30;
+/* Of a GPU's free memory this part stays free for what is allocated later: work memory of operations, libraries, graphs. */
+enum { PART_LEFT_FREE = 16 };
 
 /* Hands out parts of the arena, or, with base NULL, only measures. */
 struct arena {
@@ -100,15 +107,56 @@ size_t encoder_bytes(struct device *device, const struct parameter_table *table,
     return measure.used;
 }
 
+int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training, size_t bytes)
+{
+    int fits = 0;
+    while (fits < most) {
+        int half = fits + (most - fits + 1) / 2;
+        if (encoder_bytes(device, table, half, L, training) <= bytes)
+            fits = half;
+        else
+            most = half - 1;
+    }
+    return fits;
+}
+
+int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training)
+{
+    size_t free_bytes = device->operations->free_bytes(device), bytes = free_bytes - free_bytes / PART_LEFT_FREE;
+    if (!device->records) {
+        bytes = ARENA_BYTES_ON_CPU;
+        most = most < WINDOWS_ON_CPU ? most : WINDOWS_ON_CPU;
+    }
+    int fits = encoder_fitting(device, table, most, L, training, bytes);
+    if (fits < 1) return 1;
+    int parts = (most + fits - 1) / fits;
+    return (most + parts - 1) / parts;
+}
+
+/* Why the arena cannot be had, as the device says it, and what could be. */
+static int too_large(const struct encoder *e, const struct error *refused, struct error *error)
+{
+    size_t free_bytes = e->device->operations->free_bytes(e->device);
+    if (free_bytes == SIZE_MAX) return error_set(error, refused->status, "%d windows at once: %s", e->capacity, refused->message);
+    int fits = encoder_fitting(e->device, e->table, e->capacity, e->L, e->training, free_bytes);
+    char most[48] = "not even one would fit";
+    if (fits > 0) snprintf(most, sizeof most, "at most %d would fit", fits);
+    return error_set(error, STATUS_FAILED, "not enough GPU memory: %d window%s of %d steps need%s %.2f GB, %.2f GB are free: %s",
+                     e->capacity, e->capacity > 1 ? "s" : "", e->L, e->capacity > 1 ? "" : "s", (double)e->arena_bytes / 1e9,
+                     (double)free_bytes / 1e9, most);
+}
+
 int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
                 bool training, struct error *error)
 {
     if (device->operations->check_shape(device, L, table->model.width, table->model.heads, error)) return error->status;
     struct encoder *e = encoder_shape(device, table, capacity, L, training);
     e->arena_bytes = encoder_bytes(device, table, capacity, L, training);
-    if (device->operations->allocate(device, &e->arena, e->arena_bytes, "the activations", error)) {
+    struct error refused = {0};
+    if (device->operations->allocate(device, &e->arena, e->arena_bytes, "the activations", &refused)) {
+        too_large(e, &refused, error);
         encoder_free(e);
-        return error_prefix(error, "%d windows at once", capacity);
+        return error->status;
     }
     lay_out(e, &(struct arena){.base = e->arena});
     *encoder = e;

@@ -63,13 +63,20 @@ struct pass {
 /* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
 typedef void bucket_filled(void *context, int64_t offset, int64_t count);
 
-/* Allocates for up to `capacity` windows of L steps. STATUS_FAILED when the device has too little memory. The device and the
+/* Allocates for up to `capacity` windows of L steps. STATUS_FAILED when the device has too little memory, with the number of
+ * windows that would fit. The device and the
  * table must outlive the encoder. */
 int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
                 bool training, struct error *error);
 void encoder_free(struct encoder *encoder); /* NULL is fine */
 /* Bytes of an arena for `capacity` windows, without allocating. */
 size_t encoder_bytes(struct device *device, const struct parameter_table *table, int capacity, int L, bool training);
+/* The largest capacity up to `most` whose arena has at most so many bytes; 0 when none has. */
+int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training, size_t bytes);
+/* A capacity for up to `most` windows at a time (the most that a caller puts through in one go). A GPU takes all of them if there
+ * is memory, else in equal parts what fits, with some memory left for what libraries and operations allocate; a CPU gains nothing
+ * from more than a few. At least 1, whether that fits or not. */
+int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training);
 
 /* Puts up to capacity windows on the device; the host memory may change when device wait or download has returned. */
 void encoder_upload(struct encoder *encoder, const struct host_windows *windows);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "survey/order.h"
 #include "train/run.h"
 #include "train/schedule.h"
 
@@ -167,6 +168,13 @@ static int join_gpus(struct run *run, struct error *error)
     return comm_use_gpus(run->comm, run->device->stream, error);
 }
 
+/* The most windows that a rank usually has in a step: its share of a batch, or of an epoch if that is less. */
+static int64_t windows_of_a_step(const struct run *run)
+{
+    int64_t batch = run->config->train.batch < run->training.total ? run->config->train.batch : run->training.total;
+    return order_most_of_a_rank(batch, run->survey.shards, comm_size(run->comm));
+}
+
 int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error)
 {
     char path[CONFIG_TEXT + 64] = "";
@@ -180,7 +188,7 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     rank_device_open(&run->device, config, comm, error);
     if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
     if (join_gpus(run, error)) return error->status;
-    trainer_new(&run->trainer, config, run->table, comm, run->device, error);
+    trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error);
     if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
     make_folders(run, error);
     if (comm_agree(comm, error)) return error->status;

@@ -9,19 +9,6 @@
 #include "base/memory.h"
 
 static const double BETA1 = 0.9, BETA2 = 0.98, EPSILON = 1e-9;
-/* More windows at once than this gain nothing on a CPU; fewer, where long windows would take more memory than this. */
-enum { WINDOWS_AT_ONCE = 32 };
-static const size_t ARENA_BYTES_MOST = (size_t)4 << 30;
-
-static int windows_at_once(const struct config *config, const struct parameter_table *table, struct device *device)
-{
-    int64_t most = config->train.microbatch ? config->train.microbatch : WINDOWS_AT_ONCE;
-    if (most > config->train.batch) most = config->train.batch;
-    while (!config->train.microbatch && most > 1 &&
-           encoder_bytes(device, table, (int)most, config->data.window, true) > ARENA_BYTES_MOST)
-        most /= 2;
-    return (int)most;
-}
 
 static int allocate(struct trainer *t, struct error *error)
 {
@@ -44,13 +31,18 @@ static int allocate(struct trainer *t, struct error *error)
 }
 
 int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
-                struct device *device, struct error *error)
+                struct device *device, int64_t windows, struct error *error)
 {
     struct trainer *t = memory_zeroed(1, sizeof *t, "the trainer");
     t->comm = comm, t->device = device, t->config = config, t->table = table;
     *trainer = t;
     if (allocate(t, error)) return error->status;
-    return encoder_new(&t->encoder, device, table, windows_at_once(config, table, device), config->data.window, true, error);
+    int64_t most = config->train.microbatch;
+    int capacity = most ? (int)(most < windows ? most : windows)
+                        : encoder_choose_capacity(device, table, (int)windows, config->data.window, true);
+    if (!encoder_new(&t->encoder, device, table, capacity, config->data.window, true, error)) return STATUS_OK;
+    int fits = encoder_fitting(device, table, capacity, config->data.window, true, device->operations->free_bytes(device));
+    return fits > 0 ? error_suffix(error, "; set train.microbatch=%d or less", fits) : error->status;
 }
 
 void trainer_free(struct trainer *t)

@@ -25,9 +25,10 @@ struct trainer {
     double reduce_wait_seconds;           /* spent waiting for the all-reduce, all steps */
 };
 
-/* Allocates; parameters are not set yet. comm, device, config and table must outlive the trainer. Not collective. */
+/* Allocates; parameters are not set yet. windows: the most that this rank usually has in a step. comm, device, config and table
+ * must outlive the trainer. Not collective. */
 int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
-                struct device *device, struct error *error);
+                struct device *device, int64_t windows, struct error *error);
 void trainer_free(struct trainer *trainer); /* NULL is fine */
 
 /* Puts the host copies onto the device; updates: Adam updates already made. */
