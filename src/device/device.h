@@ -251,6 +251,12 @@ struct device_operations {
     /* What the operations may still allocate; SIZE_MAX where nobody can say. */
     size_t (*free_bytes)(struct device *device);
 
+    /* A device may choose among ways to compute by timing them, and each gives other roundings. What it chose so far goes into a
+     * file (nothing is written where nothing is new), and is taken again by a process that continues the work. _load returns
+     * false when the choices are not to be had: no file, or one of another card, library or precision. */
+    int (*save_choices)(struct device *device, const char *path, struct error *error);
+    bool (*load_choices)(struct device *device, const char *path);
+
     /* Work that comes again and again with the same arguments, `recording` NULL at first:
      *     if (record_begin(device, &recording))
      *         do

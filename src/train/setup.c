@@ -147,6 +147,26 @@ static int restore(struct run *run, const char *path, struct error *error)
     return STATUS_OK;
 }
 
+void run_choices_path(const struct run *run, char *path, size_t path_bytes)
+{
+    snprintf(path, path_bytes, "%s/products-%04d.txt", run->config->run_dir, comm_rank(run->comm));
+}
+
+/* A run that goes on computes as it did before. Collective. */
+static void restore_choices(struct run *run)
+{
+    char path[CONFIG_TEXT + 64];
+    run_choices_path(run, path, sizeof path);
+    int64_t missing = !run->device->operations->load_choices(run->device, path);
+    comm_max_int64(run->comm, &missing, 1);
+    if (missing)
+        progress_line(
+            &run->progress,
+            "note: %s/products-*.txt, the GPUs' choice of algorithms, is not there or not of these cards, libraries and "
+            "precision: sums round differently from now on",
+            run->config->run_dir);
+}
+
 static int find_checkpoint(struct run *run, bool resume, char *path, size_t bytes, struct error *error)
 {
     if (checkpoint_newest(run->config->run_dir, path, bytes, run->comm, error)) return error->status;
@@ -190,6 +210,7 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     if (join_gpus(run, error)) return error->status;
     trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error);
     if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
+    if (path[0]) restore_choices(run);
     make_folders(run, error);
     if (comm_agree(comm, error)) return error->status;
     if (run->state.position > run->training.total)

@@ -46,7 +46,7 @@ class CudaGraph(CommandLineTest):
     def train(self, name, *more, **options):
         said = self.expect(0, "pretrain", f"run.dir={name}", *SMALL, *more, CUDA_ON_HOST_DEVICES="4",
                            CUDA_ON_HOST_TRACE=self.folder / f"trace-{name}", **options)
-        return Run(self.folder / name, said.err, sorted(self.folder.glob(f"trace-{name}.*")))
+        return Run(self.folder / name, said.out + said.err, sorted(self.folder.glob(f"trace-{name}.*")))
 
     def assert_same_bits(self, a, b, what):
         self.assertEqual(a.loss.tobytes(), b.loss.tobytes(), what)
@@ -94,6 +94,30 @@ class CudaGraph(CommandLineTest):
             run = self.train(step, "device=cuda", CUDA_ON_HOST_REFUSES_GRAPHS=step)
             self.assert_same_bits(run, single, step)
             self.assertEqual(run.said.count("not recorded as a CUDA graph"), 1, run.said)
+
+    def test_a_restart_keeps_the_algorithms(self):
+        words = ("device=cuda", "train.schedule=constant")
+        whole = self.train("whole", *words, "train.steps=7", CUBLASLT_ON_HOST_FASTEST="1")
+        other = self.train("other", *words, "train.steps=7", CUBLASLT_ON_HOST_FASTEST="0")
+        self.assertNotEqual(whole.loss[:4].tobytes(), other.loss[:4].tobytes(), "another algorithm gives other bits")
+        for name in ("kept", "lost", "foreign", "damaged"):
+            self.train(name, *words, "train.steps=4", CUBLASLT_ON_HOST_FASTEST="1")
+            file = self.folder / name / "products-0000.txt"
+            text = file.read_text()
+            if name == "lost":
+                file.unlink()
+            elif name == "foreign":
+                file.write_text(text.replace("cuBLASLt 130000", "cuBLASLt 120900"))
+            elif name == "damaged":
+                file.write_text(text[:-20])
+            run = self.train(name, *words, "train.steps=7", "--resume", CUBLASLT_ON_HOST_FASTEST="0")
+            if name == "kept":
+                self.assert_same_bits(whole, run, name)
+                self.assertEqual(text.splitlines()[:2], file.read_text().splitlines()[:2])
+            else:
+                self.assertEqual(whole.loss[:4].tobytes(), run.loss[:4].tobytes(), name)
+                self.assertNotEqual(whole.loss[4:].tobytes(), run.loss[4:].tobytes(), name)
+            self.assertEqual(name != "kept", "choice of algorithms" in run.said, run.said)
 
 
 if __name__ == "__main__":

@@ -285,11 +285,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
     return delete_handle(event, "cudaEventDestroy");
 }
 
+static double seconds_more;
+
+void host_cuda_takes(double seconds)
+{
+    seconds_more += seconds;
+}
+
 static double now()
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec + seconds_more;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)

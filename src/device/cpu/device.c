@@ -73,6 +73,19 @@ static size_t cpu_free_bytes(struct device *device)
     return SIZE_MAX;
 }
 
+/* There are none: results do not depend on the time that something took. */
+static int cpu_save_choices(struct device *device, const char *path, struct error *error)
+{
+    (void)device, (void)path, (void)error;
+    return STATUS_OK;
+}
+
+static bool cpu_load_choices(struct device *device, const char *path)
+{
+    (void)device, (void)path;
+    return true;
+}
+
 /* Nothing is recorded: the work is done when it is enqueued. */
 static bool cpu_record_begin(struct device *device, struct recording **recording)
 {
@@ -101,6 +114,8 @@ static const struct device_operations operations = {
     .copy = cpu_copy,
     .wait = cpu_wait,
     .free_bytes = cpu_free_bytes,
+    .save_choices = cpu_save_choices,
+    .load_choices = cpu_load_choices,
     .record_begin = cpu_record_begin,
     .record_end = cpu_record_end,
     .record_free = cpu_record_free,

@@ -40,6 +40,14 @@ struct cuda_staging {
 
 struct cuda_plan; /* product.c: how the products of one shape are computed */
 
+/* Which algorithm. The key is all that the choice depends on, as numbers to compare. */
+enum { CUDA_KEY_NUMBERS = 14 };
+struct cuda_choice {
+    int64_t key[CUDA_KEY_NUMBERS];
+    bool sums_columns;
+    cublasLtMatmulAlgo_t algorithm;
+};
+
 struct cuda_device {
     struct device base;
     int precision; /* enum precision */
@@ -56,6 +64,9 @@ struct cuda_device {
     void *workspace; /* cuBLASLt's */
     struct cuda_plan *plan;
     size_t plans, plan_capacity;
+    struct cuda_choice *choice; /* those of the plans, and of a run that this one goes on with */
+    size_t choices, choice_capacity;
+    bool choices_saved;
 };
 
 static inline struct cuda_device *cuda_of(struct device *device)
@@ -98,6 +109,12 @@ bool cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
 bool cuda_product_takes_bias(const void *bias);
 int cuda_products_open(struct cuda_device *cuda, struct error *error);
 void cuda_products_close(struct cuda_device *cuda);
+
+/* choices.c. _of: the choice for a key, or NULL. _keep: adds it, or puts it in place of the one for its key. */
+const struct cuda_choice *cuda_choice_of(const struct cuda_device *cuda, const int64_t key[CUDA_KEY_NUMBERS]);
+void cuda_choice_keep(struct cuda_device *cuda, const struct cuda_choice *choice);
+int cuda_save_choices(struct device *device, const char *path, struct error *error);
+bool cuda_load_choices(struct device *device, const char *path);
 
 /* graph.c */
 bool cuda_record_begin(struct device *device, struct recording **recording);
