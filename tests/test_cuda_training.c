@@ -292,7 +292,9 @@ static void as_many_windows_as_fit(void **state)
     int fits = try(device, table, 1000000);
     assert_true(fits > 10);
     assert_int_equal(try(device, table, fits), -1);
-    assert_int_equal(try(device, table, fits + 1), fits);
+    assert_int_equal(try(device, table, fits + fits / 8), fits);
+    assert_true(encoder_bytes(device, table, fits, L, true) < room);
+    assert_true(encoder_bytes(device, table, fits, L, true) + room / 10 > room);
     assert_int_equal(encoder_choose_capacity(device, table, 5, L, true), 5);
     int chosen = encoder_choose_capacity(device, table, fits + 1, L, true);
     assert_int_equal(chosen, (fits + 2) / 2); /* two equal parts */

@@ -107,8 +107,16 @@ size_t encoder_bytes(struct device *device, const struct parameter_table *table,
     return measure.used;
 }
 
-int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training, size_t bytes)
+/* What an arena may take of the device's free memory. */
+static size_t room(struct device *device)
 {
+    size_t free_bytes = device->operations->free_bytes(device);
+    return device->records ? free_bytes - free_bytes / PART_LEFT_FREE : ARENA_BYTES_ON_CPU;
+}
+
+int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training)
+{
+    size_t bytes = room(device);
     int fits = 0;
     while (fits < most) {
         int half = fits + (most - fits + 1) / 2;
@@ -122,12 +130,8 @@ int encoder_fitting(struct device *device, const struct parameter_table *table, 
 
 int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training)
 {
-    size_t free_bytes = device->operations->free_bytes(device), bytes = free_bytes - free_bytes / PART_LEFT_FREE;
-    if (!device->records) {
-        bytes = ARENA_BYTES_ON_CPU;
-        most = most < WINDOWS_ON_CPU ? most : WINDOWS_ON_CPU;
-    }
-    int fits = encoder_fitting(device, table, most, L, training, bytes);
+    if (!device->records && most > WINDOWS_ON_CPU) most = WINDOWS_ON_CPU;
+    int fits = encoder_fitting(device, table, most, L, training);
     if (fits < 1) return 1;
     int parts = (most + fits - 1) / fits;
     return (most + parts - 1) / parts;
@@ -138,7 +142,7 @@ static int too_large(const struct encoder *e, const struct error *refused, struc
 {
     size_t free_bytes = e->device->operations->free_bytes(e->device);
     if (free_bytes == SIZE_MAX) return error_set(error, refused->status, "%d windows at once: %s", e->capacity, refused->message);
-    int fits = encoder_fitting(e->device, e->table, e->capacity, e->L, e->training, free_bytes);
+    int fits = encoder_fitting(e->device, e->table, e->capacity, e->L, e->training);
     char most[48] = "not even one would fit";
     if (fits > 0) snprintf(most, sizeof most, "at most %d would fit", fits);
     return error_set(error, STATUS_FAILED, "not enough GPU memory: %d window%s of %d steps need%s %.2f GB, %.2f GB are free: %s",

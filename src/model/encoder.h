@@ -71,11 +71,11 @@ int encoder_new(struct encoder **encoder, struct device *device, const struct pa
 void encoder_free(struct encoder *encoder); /* NULL is fine */
 /* Bytes of an arena for `capacity` windows, without allocating. */
 size_t encoder_bytes(struct device *device, const struct parameter_table *table, int capacity, int L, bool training);
-/* The largest capacity up to `most` whose arena has at most so many bytes; 0 when none has. */
-int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training, size_t bytes);
-/* A capacity for up to `most` windows at a time (the most that a caller puts through in one go). A GPU takes all of them if there
- * is memory, else in equal parts what fits, with some memory left for what libraries and operations allocate; a CPU gains nothing
- * from more than a few. At least 1, whether that fits or not. */
+/* The largest capacity up to `most` for which the device has memory, with a little left for what libraries and operations
+ * allocate; 0 when there is none. */
+int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training);
+/* A capacity for up to `most` windows at a time (the most that a caller puts through in one go). A GPU takes all of them if they
+ * fit, else equal parts that do; a CPU gains nothing from more than a few. At least 1, whether that fits or not. */
 int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training);
 
 /* Puts up to capacity windows on the device; the host memory may change when device wait or download has returned. */

@@ -41,7 +41,7 @@ int trainer_new(struct trainer **trainer, const struct config *config, const str
     int capacity = most ? (int)(most < windows ? most : windows)
                         : encoder_choose_capacity(device, table, (int)windows, config->data.window, true);
     if (!encoder_new(&t->encoder, device, table, capacity, config->data.window, true, error)) return STATUS_OK;
-    int fits = encoder_fitting(device, table, capacity, config->data.window, true, device->operations->free_bytes(device));
+    int fits = encoder_fitting(device, table, capacity, config->data.window, true);
     return fits > 0 ? error_suffix(error, "; set train.microbatch=%d or less", fits) : error->status;
 }
 
