@@ -53,7 +53,7 @@ struct devices {
 static void devices_open(struct devices *d, int precision)
 {
     struct error error = {0};
-    const struct device_place place = {0, 1, 1};
+    const struct device_place place = {0, 1};
     *d = (struct devices){.precision = precision};
     assert_int_equal(device_open(&d->cpu, DEVICE_CPU, PRECISION_FP32, 1, &place, &error), 0);
     if (device_open(&d->cuda, DEVICE_CUDA, precision, 1, &place, &error)) fail_msg("%s", error.message);

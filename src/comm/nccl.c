@@ -19,8 +19,10 @@ enum { POLL_MICROSECONDS = 20 };
 
 struct nccl {
     struct comm *comm;
+    struct gpu_sums how;
     ncclComm_t ranks;
-    cudaStream_t work, sums; /* where buckets are filled (not ours), where they are summed */
+    void *wire;        /* bfloat16; one bucket at a time, for they are summed one behind the other */
+    cudaStream_t sums; /* where buckets are summed; they are filled on how.stream */
     cudaEvent_t filled, summed;
     bool begun; /* sums are under way */
 };
@@ -61,11 +63,22 @@ static int join(struct nccl *nccl, struct error *error)
     return comm_agree(nccl->comm, error);
 }
 
-int nccl_begin(struct nccl **made, struct comm *comm, void *stream, struct error *error)
+static int allocate_wire(struct nccl *nccl, struct error *error)
+{
+    size_t bytes = (size_t)nccl->how.wire_count * sizeof(uint16_t);
+    if (nccl->how.to_wire && cudaMalloc(&nccl->wire, bytes) != cudaSuccess) {
+        cudaGetLastError();
+        error_set(error, STATUS_FAILED, "not enough GPU memory: %.2f GB for the gradient in bfloat16", (double)bytes / 1e9);
+    }
+    return comm_agree(nccl->comm, error);
+}
+
+int nccl_begin(struct nccl **made, struct comm *comm, const struct gpu_sums *sums, struct error *error)
 {
     struct nccl *nccl = memory_zeroed(1, sizeof *nccl, "the NCCL communicator");
-    nccl->comm = comm, nccl->work = stream;
-    if (join(nccl, error)) {
+    nccl->comm = comm, nccl->how = *sums;
+    if (allocate_wire(nccl, error) || join(nccl, error)) {
+        cudaFree(nccl->wire);
         memory_free(nccl);
         return error->status;
     }
@@ -83,15 +96,30 @@ void nccl_end(struct nccl *nccl)
     check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(nccl->filled));
     check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(nccl->summed));
     check_cuda(nccl, "cudaStreamDestroy", cudaStreamDestroy(nccl->sums));
+    check_cuda(nccl, "cudaFree", cudaFree(nccl->wire));
     memory_free(nccl);
 }
 
-void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count)
+static void sum(struct nccl *nccl, void *values, int64_t count, ncclDataType_t type)
 {
     if (count == 0) return;
-    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->filled, nccl->work));
+    check_nccl(nccl, "ncclAllReduce", ncclAllReduce(values, values, (size_t)count, type, ncclSum, nccl->ranks, nccl->sums));
+}
+
+void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count, int64_t exact)
+{
+    const struct gpu_sums *how = &nccl->how;
+    int64_t rounded = how->to_wire ? count - exact : 0;
+    CHECK(rounded <= how->wire_count, "a bucket of %lld values, of at most %lld", (long long)rounded, (long long)how->wire_count);
+    if (count == 0) return;
+    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->filled, how->stream));
     check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->sums, nccl->filled, 0));
-    check_nccl(nccl, "ncclAllReduce", ncclAllReduce(values, values, (size_t)count, ncclFloat, ncclSum, nccl->ranks, nccl->sums));
+    if (rounded > 0) {
+        how->to_wire(how->device, nccl->sums, values, nccl->wire, rounded);
+        sum(nccl, nccl->wire, rounded, ncclBfloat16);
+        how->from_wire(how->device, nccl->sums, nccl->wire, values, rounded);
+    }
+    sum(nccl, values + rounded, count - rounded, ncclFloat);
     nccl->begun = true;
 }
 
@@ -114,7 +142,7 @@ double nccl_reduce_end(struct nccl *nccl)
     if (!nccl->begun) return 0;
     nccl->begun = false;
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->summed, nccl->sums));
-    check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->work, nccl->summed, 0));
+    check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->how.stream, nccl->summed, 0));
     while (!has_come(nccl, nccl->filled)) usleep(POLL_MICROSECONDS); /* our own backward */
     double begin = MPI_Wtime();
     while (!has_come(nccl, nccl->summed)) {

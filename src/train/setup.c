@@ -155,18 +155,6 @@ static int find_checkpoint(struct run *run, bool resume, char *path, size_t byte
     return STATUS_OK;
 }
 
-/* The ranks' GPUs sum gradients among themselves, which takes one on every rank. Collective. */
-static int join_gpus(struct run *run, struct error *error)
-{
-    int64_t with_gpu = run->device->stream != NULL;
-    comm_sum_int64(run->comm, &with_gpu, 1);
-    if (with_gpu == 0) return STATUS_OK;
-    if (with_gpu < comm_size(run->comm))
-        return error_set(error, STATUS_FAILED, "%lld of %d ranks have a GPU: give all of them one, or device=cpu",
-                         (long long)with_gpu, comm_size(run->comm));
-    return comm_use_gpus(run->comm, run->device->stream, error);
-}
-
 int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error)
 {
     char path[CONFIG_TEXT + 64] = "";
@@ -177,11 +165,9 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
     if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
-    rank_device_open(&run->device, config, comm, error);
-    if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
-    if (join_gpus(run, error)) return error->status;
-    trainer_new(&run->trainer, config, run->table, comm, run->device, error);
-    if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
+    if (rank_device_open(&run->device, config, comm, error) || open_surveys(run, error) ||
+        trainer_new(&run->trainer, config, run->table, comm, run->device, error) || restore(run, path, error))
+        return error->status;
     make_folders(run, error);
     if (comm_agree(comm, error)) return error->status;
     if (run->state.position > run->training.total)
