@@ -32,7 +32,7 @@ static struct device *device_of(int kind, int precision)
 {
     struct error error = {0};
     struct device *device;
-    if (device_open(&device, kind, precision, 1, &(struct device_place){0, 1, 1}, &error)) fail_msg("%s", error.message);
+    if (device_open(&device, kind, precision, 1, &(struct device_place){0, 1}, &error)) fail_msg("%s", error.message);
     return device;
 }
 

@@ -175,6 +175,14 @@ void comm_broadcast(struct comm *comm, void *data, size_t bytes, int root)
     }
 }
 
+void comm_gather(struct comm *comm, const void *own, int bytes, void *all)
+{
+    if (comm->size == 1)
+        memcpy(all, own, (size_t)bytes);
+    else
+        check(comm, "MPI_Allgather", MPI_Allgather(own, bytes, MPI_BYTE, all, bytes, MPI_BYTE, comm->mpi));
+}
+
 void comm_barrier(struct comm *comm)
 {
     if (comm->size > 1) check(comm, "MPI_Barrier", MPI_Barrier(comm->mpi));
@@ -187,17 +195,18 @@ int64_t comm_prefix_int64(struct comm *comm, int64_t value)
     return comm->rank == 0 ? 0 : before; /* MPI leaves rank 0's undefined */
 }
 
-int comm_use_gpus(struct comm *comm, void *stream, struct error *error)
+int comm_use_gpus(struct comm *comm, const struct gpu_sums *sums, struct error *error)
 {
-    return comm->size == 1 || comm->nccl ? STATUS_OK : nccl_begin(&comm->nccl, comm, stream, error);
+    return comm->size == 1 || comm->nccl ? STATUS_OK : nccl_begin(&comm->nccl, comm, sums, error);
 }
 
-void comm_reduce_begin(struct comm *comm, float *values, int64_t count)
+void comm_reduce_begin(struct comm *comm, float *values, int64_t count, int64_t exact)
 {
-    CHECK(count >= 0, "a gradient bucket of %lld values", (long long)count);
+    CHECK(count >= exact && exact >= 0, "a gradient bucket of %lld values, %lld of them exact", (long long)count,
+          (long long)exact);
     if (comm->size == 1) return;
     if (comm->nccl) {
-        nccl_reduce_begin(comm->nccl, values, count);
+        nccl_reduce_begin(comm->nccl, values, count, exact);
         return;
     }
     for (int64_t done = 0; done < count; done += PIECE_FLOATS) {

@@ -19,12 +19,14 @@ enum { POLL_MICROSECONDS = 20 };
 
 struct nccl {
     struct comm *comm;
+    struct gpu_sums how;
     ncclComm_t ranks;
-    cudaStream_t work, sums;          /* where buckets are filled (not ours), where they are summed */
+    void *wire;                       /* bfloat16; one bucket at a time, for they are summed one behind the other */
+    cudaStream_t sums;                /* where buckets are summed; they are filled on how.stream */
     cudaEvent_t filled, summed, done; /* a bucket, all sums, all work of a step */
     cudaEvent_t work_over, sums_over; /* with times: the work had nothing left but to wait for the sums; these were there */
     bool begun;                       /* sums are under way that the work does not wait for yet */
-    bool timed;                       /* work_over and sums_over have been recorded */
+    bool timed, recorded;             /* work_over and sums_over were since the last end, or may be by a graph at any time */
 };
 
 /* Ends the job, for the other ranks wait in the same sum. */
@@ -63,11 +65,22 @@ static int join(struct nccl *nccl, struct error *error)
     return comm_agree(nccl->comm, error);
 }
 
-int nccl_begin(struct nccl **made, struct comm *comm, void *stream, struct error *error)
+static int allocate_wire(struct nccl *nccl, struct error *error)
+{
+    size_t bytes = (size_t)nccl->how.wire_count * sizeof(uint16_t);
+    if (nccl->how.to_wire && cudaMalloc(&nccl->wire, bytes) != cudaSuccess) {
+        cudaGetLastError();
+        error_set(error, STATUS_FAILED, "not enough GPU memory: %.2f GB for the gradient in bfloat16", (double)bytes / 1e9);
+    }
+    return comm_agree(nccl->comm, error);
+}
+
+int nccl_begin(struct nccl **made, struct comm *comm, const struct gpu_sums *sums, struct error *error)
 {
     struct nccl *nccl = memory_zeroed(1, sizeof *nccl, "the NCCL communicator");
-    nccl->comm = comm, nccl->work = stream;
-    if (join(nccl, error)) {
+    nccl->comm = comm, nccl->how = *sums;
+    if (allocate_wire(nccl, error) || join(nccl, error)) {
+        cudaFree(nccl->wire);
         memory_free(nccl);
         return error->status;
     }
@@ -87,15 +100,30 @@ void nccl_end(struct nccl *nccl)
     cudaEvent_t events[] = {nccl->filled, nccl->summed, nccl->done, nccl->work_over, nccl->sums_over};
     for (int i = 0; i < 5; i++) check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(events[i]));
     check_cuda(nccl, "cudaStreamDestroy", cudaStreamDestroy(nccl->sums));
+    check_cuda(nccl, "cudaFree", cudaFree(nccl->wire));
     memory_free(nccl);
 }
 
-void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count)
+static void sum(struct nccl *nccl, void *values, int64_t count, ncclDataType_t type)
 {
     if (count == 0) return;
-    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->filled, nccl->work));
+    check_nccl(nccl, "ncclAllReduce", ncclAllReduce(values, values, (size_t)count, type, ncclSum, nccl->ranks, nccl->sums));
+}
+
+void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count, int64_t exact)
+{
+    const struct gpu_sums *how = &nccl->how;
+    int64_t rounded = how->to_wire ? count - exact : 0;
+    CHECK(rounded <= how->wire_count, "a bucket of %lld values, of at most %lld", (long long)rounded, (long long)how->wire_count);
+    if (count == 0) return;
+    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->filled, how->stream));
     check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->sums, nccl->filled, 0));
-    check_nccl(nccl, "ncclAllReduce", ncclAllReduce(values, values, (size_t)count, ncclFloat, ncclSum, nccl->ranks, nccl->sums));
+    if (rounded > 0) {
+        how->to_wire(how->device, nccl->sums, values, nccl->wire, rounded);
+        sum(nccl, nccl->wire, rounded, ncclBfloat16);
+        how->from_wire(how->device, nccl->sums, nccl->wire, values, rounded);
+    }
+    sum(nccl, values + rounded, count - rounded, ncclFloat);
     nccl->begun = true;
 }
 
@@ -114,35 +142,38 @@ static bool has_come(const struct nccl *nccl, cudaEvent_t event)
 }
 
 /* An event that can be asked for its time. In a capture it becomes a node, so that each launch of the graph records it again. */
-static void record_time(const struct nccl *nccl, cudaEvent_t event, cudaStream_t stream)
+static void record_time(struct nccl *nccl, cudaEvent_t event, cudaStream_t stream)
 {
     enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     check_cuda(nccl, "cudaStreamIsCapturing", cudaStreamIsCapturing(stream, &capture));
-    unsigned flags = capture == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
+    bool recorded = capture != cudaStreamCaptureStatusNone;
+    unsigned flags = recorded ? cudaEventRecordExternal : cudaEventRecordDefault;
     check_cuda(nccl, "cudaEventRecordWithFlags", cudaEventRecordWithFlags(event, stream, flags));
+    nccl->timed = true, nccl->recorded |= recorded;
 }
 
 void nccl_reduce_join(struct nccl *nccl)
 {
     if (!nccl->begun) return;
-    nccl->begun = false, nccl->timed = true;
-    record_time(nccl, nccl->work_over, nccl->work);
+    nccl->begun = false;
+    record_time(nccl, nccl->work_over, nccl->how.stream);
     record_time(nccl, nccl->sums_over, nccl->sums);
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->summed, nccl->sums));
-    check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->work, nccl->summed, 0));
+    check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->how.stream, nccl->summed, 0));
 }
 
 double nccl_reduce_end(struct nccl *nccl)
 {
     float milliseconds = 0;
     double begin = MPI_Wtime();
-    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->done, nccl->work));
+    check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->done, nccl->how.stream));
     while (!has_come(nccl, nccl->done)) {
         if (MPI_Wtime() - begin > SILENCE_SECONDS)
             give_up(nccl, "the all-reduce of the gradient", "no answer from another rank; it died, or its node did");
         usleep(POLL_MICROSECONDS);
     }
-    if (nccl->timed)
+    if (nccl->timed || nccl->recorded)
         check_cuda(nccl, "cudaEventElapsedTime", cudaEventElapsedTime(&milliseconds, nccl->work_over, nccl->sums_over));
+    nccl->timed = false;
     return milliseconds > 0 ? (double)milliseconds * 1e-3 : 0;
 }

@@ -32,14 +32,24 @@ struct device {
     char name[128];          /* for people: processor or card */
 };
 
-/* Where a rank is on its node: its index among local_ranks, and how many of these are bound to the same cores as itself. */
+/* Where a rank is on its node: its index among the node's ranks, and how many of these are bound to the same cores as itself. */
 struct device_place {
-    int local_rank, local_ranks, core_sharers;
+    int local_rank, core_sharers;
 };
 
-/* Opens the device of a run for one rank. kind DEVICE_AUTO takes a GPU if the machine has one, else the CPU; a rank's GPU is that
- * with its index on the node. threads 0: this rank's share of the cores (those of its affinity mask / core_sharers). A device or
- * precision that this build or machine lacks is STATUS_FAILED and says so. */
+/* The GPU that device_open will take for a rank: that with the rank's index on the node among those that the rank sees, counted
+ * round, for a rank that is given a GPU of its own (srun --gpus-per-task=1) sees no other. So ranks must compare ids. */
+struct device_card {
+    unsigned char id[16]; /* no two GPUs of the world have the same */
+    char name[80];
+    int visible; /* GPUs that the rank sees; 0: it will compute on the CPU, or device_open says why not */
+};
+/* Not collective, and does not begin to use the GPU. */
+struct device_card device_card(int kind, const struct device_place *place);
+
+/* Opens the device of a run for one rank. kind DEVICE_AUTO takes a GPU if the machine has one, else the CPU. threads 0: this
+ * rank's share of the cores (those of its affinity mask / core_sharers). A device or precision that this build or machine lacks
+ * is STATUS_FAILED and says so. */
 int device_open(struct device **device, int kind, int precision, int threads, const struct device_place *place,
                 struct error *error);
 /* The CPU at fp32, except that products round their operands to a precision first, up or down as `seed` draws it for each number:
@@ -290,6 +300,10 @@ struct device_operations {
     void (*readout_forward)(struct device *device, const struct readout *readout);
     void (*readout_backward)(struct device *device, const struct readout *readout, const struct readout_gradient *gradient);
     void (*pool_forward)(struct device *device, const struct pool *pool);
+    /* Numbers rounded to bfloat16, and bfloat16 as numbers, for sums between GPUs: `count` of them, on `stream`, which may be
+     * another than the device's. NULL where the device has no stream. */
+    void (*to_wire)(struct device *device, void *stream, const float *values, void *wire, int64_t count);
+    void (*from_wire)(struct device *device, void *stream, const void *wire, float *values, int64_t count);
     void (*step_finish)(struct device *device, const struct step_finish *finish);
     void (*adam)(struct device *device, const struct adam *adam);
 };

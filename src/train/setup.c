@@ -176,18 +176,6 @@ static int find_checkpoint(struct run *run, bool resume, char *path, size_t byte
     return STATUS_OK;
 }
 
-/* The ranks' GPUs sum gradients among themselves, which takes one on every rank. Collective. */
-static int join_gpus(struct run *run, struct error *error)
-{
-    int64_t with_gpu = run->device->stream != NULL;
-    comm_sum_int64(run->comm, &with_gpu, 1);
-    if (with_gpu == 0) return STATUS_OK;
-    if (with_gpu < comm_size(run->comm))
-        return error_set(error, STATUS_FAILED, "%lld of %d ranks have a GPU: give all of them one, or device=cpu",
-                         (long long)with_gpu, comm_size(run->comm));
-    return comm_use_gpus(run->comm, run->device->stream, error);
-}
-
 /* The most windows that a rank usually has in a step: its share of a batch, or of an epoch if that is less. */
 static int64_t windows_of_a_step(const struct run *run)
 {
@@ -205,11 +193,10 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
     if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
-    rank_device_open(&run->device, config, comm, error);
-    if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
-    if (join_gpus(run, error)) return error->status;
-    trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error);
-    if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
+    if (rank_device_open(&run->device, config, comm, error) || open_surveys(run, error) ||
+        trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error) ||
+        restore(run, path, error))
+        return error->status;
     if (path[0]) restore_choices(run);
     make_folders(run, error);
     if (comm_agree(comm, error)) return error->status;

@@ -30,19 +30,49 @@ static int allocate(struct trainer *t, struct error *error)
     return STATUS_OK;
 }
 
+/* GPUs sum gradients among themselves, which takes one on every rank; other ranks sum over MPI. Collective. */
+static int join_gpus(struct trainer *t, struct error *error)
+{
+    struct device *device = t->device;
+    bool rounded = t->config->train.reduce_precision == REDUCE_BF16;
+    int64_t with_gpu = device->stream != NULL;
+    comm_sum_int64(t->comm, &with_gpu, 1);
+    if (with_gpu == 0 && rounded)
+        return error_set(error, STATUS_FAILED,
+                         "train.reduce_precision=bf16: is for gradients of GPUs; the cpu device's ranks sum them over MPI, which "
+                         "has no bfloat16; use train.reduce_precision=fp32");
+    if (with_gpu == 0) return STATUS_OK;
+    if (with_gpu < comm_size(t->comm))
+        return error_set(error, STATUS_FAILED, "%lld of %d ranks have a GPU: give all of them one, or device=cpu",
+                         (long long)with_gpu, comm_size(t->comm));
+    struct gpu_sums sums = {.stream = device->stream,
+                            .to_wire = rounded ? device->operations->to_wire : NULL,
+                            .from_wire = rounded ? device->operations->from_wire : NULL,
+                            .device = device,
+                            .wire_count = t->table->total};
+    return comm_use_gpus(t->comm, &sums, error);
+}
+
+static int make_encoder(struct trainer *t, int64_t windows, struct error *error)
+{
+    const struct config *config = t->config;
+    int64_t most = config->train.microbatch;
+    int capacity = most ? (int)(most < windows ? most : windows)
+                        : encoder_choose_capacity(t->device, t->table, (int)windows, config->data.window, true);
+    if (!encoder_new(&t->encoder, t->device, t->table, capacity, config->data.window, true, error)) return STATUS_OK;
+    int fits = encoder_fitting(t->device, t->table, capacity, config->data.window, true);
+    return fits > 0 ? error_suffix(error, "; set train.microbatch=%d or less", fits) : error->status;
+}
+
 int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
                 struct device *device, int64_t windows, struct error *error)
 {
     struct trainer *t = memory_zeroed(1, sizeof *t, "the trainer");
     t->comm = comm, t->device = device, t->config = config, t->table = table;
     *trainer = t;
-    if (allocate(t, error)) return error->status;
-    int64_t most = config->train.microbatch;
-    int capacity = most ? (int)(most < windows ? most : windows)
-                        : encoder_choose_capacity(device, table, (int)windows, config->data.window, true);
-    if (!encoder_new(&t->encoder, device, table, capacity, config->data.window, true, error)) return STATUS_OK;
-    int fits = encoder_fitting(device, table, capacity, config->data.window, true);
-    return fits > 0 ? error_suffix(error, "; set train.microbatch=%d or less", fits) : error->status;
+    if (join_gpus(t, error)) return error->status;
+    if (!allocate(t, error)) make_encoder(t, windows, error);
+    return comm_agree(comm, error);
 }
 
 void trainer_free(struct trainer *t)
@@ -79,11 +109,31 @@ void trainer_download(struct trainer *t)
     o->download(t->device, t->host[2], t->v, bytes);
 }
 
-int rank_device_open(struct device **device, const struct config *config, const struct comm *comm, struct error *error)
+/* Whether each rank has a GPU to itself, if it has one. The same on every rank. */
+static int check_cards(const struct device_card *cards, int ranks, struct error *error)
 {
-    struct device_place place = {
-        .local_rank = comm_local_rank(comm), .local_ranks = comm_local_size(comm), .core_sharers = comm_core_sharers(comm)};
-    return device_open(device, config->device, config->precision, config->threads, &place, error);
+    for (int i = 0; i < ranks; i++)
+        for (int j = i + 1; j < ranks; j++) {
+            const struct device_card *card = &cards[i];
+            if (!card->visible || !cards[j].visible || memcmp(card->id, cards[j].id, sizeof card->id)) continue;
+            return error_set(error, STATUS_FAILED,
+                             "device=cuda: ranks %d and %d of %d ranks would share one GPU (%s): start one rank per GPU of a "
+                             "node, which has %d for rank %d (mpirun -n %d), or give each rank its own (srun --gpus-per-task=1)",
+                             i, j, ranks, card->name, card->visible, i, card->visible);
+        }
+    return STATUS_OK;
+}
+
+int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error)
+{
+    struct device_place place = {.local_rank = comm_local_rank(comm), .core_sharers = comm_core_sharers(comm)};
+    struct device_card own = device_card(config->device, &place),
+                       *cards = memory_new((size_t)comm_size(comm), sizeof *cards, "the ranks' GPUs");
+    comm_gather(comm, &own, sizeof own, cards);
+    if (!check_cards(cards, comm_size(comm), error))
+        device_open(device, config->device, config->precision, config->threads, &place, error);
+    memory_free(cards);
+    return comm_agree(comm, error);
 }
 
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch)
@@ -114,7 +164,8 @@ struct host_windows windows_part(const struct windows *windows, int first, int c
 static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
 {
     struct trainer *t = context;
-    comm_reduce_begin(t->comm, t->gradient + offset, count);
+    int64_t behind = offset + count - t->table->total; /* the totals stand behind the gradient, and must stay exact */
+    comm_reduce_begin(t->comm, t->gradient + offset, count, behind > 0 ? behind : 0);
     comm_reduce_progress(t->comm);
 }
 

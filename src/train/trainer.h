@@ -25,8 +25,8 @@ struct trainer {
     double reduce_wait_seconds;           /* spent waiting for the all-reduce, all steps */
 };
 
-/* Allocates; parameters are not set yet. windows: the most that this rank usually has in a step. comm, device, config and table
- * must outlive the trainer. Not collective. */
+/* Allocates, and joins the ranks' GPUs; parameters are not set yet. windows: the most that this rank usually has in a step. comm,
+ * device, config and table must outlive the trainer. Fails on all ranks when it fails on one. Collective. */
 int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
                 struct device *device, int64_t windows, struct error *error);
 void trainer_free(struct trainer *trainer); /* NULL is fine */
@@ -47,8 +47,9 @@ struct step_request {
 void trainer_step(struct trainer *trainer, const struct windows *windows, const struct step_request *request,
                   struct step_state *result);
 
-/* Opens the device that the config names for this rank. Fails like device_open. Not collective. */
-int rank_device_open(struct device **device, const struct config *config, const struct comm *comm, struct error *error);
+/* Opens the device that the config names for this rank. Fails like device_open, on all ranks when it fails on one, and when two
+ * ranks would compute on the same GPU. Collective. */
+int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error);
 /* The masks of a config in a mode (enum masking_mode). */
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch);
 /* The part of `windows` from `first` on, `count` of them, as the encoder takes it. */

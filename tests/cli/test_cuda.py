@@ -2,13 +2,16 @@
 """Shows that the CUDA device, its kernels run on the host by the emulator of tests/cuda, passes the golden files, trains as the CPU
 device does on one and on several ranks, reads its checkpoints, and says what it cannot do."""
 import json
+import os
+import shlex
 import shutil
+import subprocess
 import sys
 
 import h5py
 import numpy as np
 
-from harness import ROOT, CommandLineTest, main
+from harness import MPIRUN, PROGRAM, ROOT, TIMEOUT_SECONDS, CommandLineTest, main
 
 GOLDENS = sorted((ROOT / "tests" / "golden").glob("*.h5"))
 SHARED = ROOT.parent / "shared" / "golden"
@@ -60,6 +63,36 @@ class Cuda(CommandLineTest):
         bf16 = self.train("bf16", "device=cuda", "precision=bf16")
         np.testing.assert_allclose(bf16, cpu, rtol=0.02)
         self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "survey", "--out", "e.h5", "device=cuda")
+
+    def test_gradients_may_travel_in_bfloat16(self):
+        self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")
+        runs = {}
+        for wire in ("fp32", "bf16"):
+            trace = self.folder / f"trace-{wire}"
+            runs[wire] = self.train(wire, "device=cuda", f"train.reduce_precision={wire}", ranks=3, CUDA_ON_HOST_DEVICES="3",
+                                    CUDA_ON_HOST_TRACE=trace)
+            widened = "from the wire" in next(self.folder.glob(f"trace-{wire}.*")).read_text()
+            self.assertEqual(widened, wire == "bf16")
+        self.assertEqual(runs["bf16"][0], runs["fp32"][0], "the sum of errors is exact")
+        self.assertFalse((runs["bf16"] == runs["fp32"]).all())
+        np.testing.assert_allclose(runs["bf16"], runs["fp32"], rtol=2e-3)
+        alone = self.train("alone", "device=cuda", "train.reduce_precision=bf16")
+        np.testing.assert_allclose(alone, runs["fp32"], rtol=1e-4, err_msg="nothing travels from one rank")
+        refused = self.expect(1, "pretrain", "data.survey=survey", "run.dir=no", *SMALL, "data.window=16", "device=cpu",
+                              "train.reduce_precision=bf16", ranks=2)
+        self.assertIn("train.reduce_precision=bf16", refused.message)
+
+    def test_each_rank_has_a_gpu_of_its_own(self):
+        self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")
+        words = (PROGRAM, "pretrain", "data.survey=survey", "data.window=16", *SMALL, "device=cuda", "train.steps=1")
+        for cards, status in (("0,1,2", 0), ("2,0,1", 0), ("1,1,2", 1)):
+            # What srun --gpus-per-task=1 gives: every rank sees one GPU, and calls it the first.
+            own = " : ".join(f"-n 1 -x CUDA_VISIBLE_DEVICES={card} {shlex.join(map(str, words))} run.dir=run{cards}"
+                              for card in cards.split(","))
+            done = subprocess.run(shlex.split(f"{MPIRUN} {own}"), cwd=self.folder, env={**os.environ, "CUDA_ON_HOST_DEVICES": "3"},
+                                  capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertEqual("ranks 0 and 1 of 3 ranks would share one GPU" in done.stderr, status == 1, done.stderr)
 
     def test_what_it_cannot_do(self):
         self.expect(0, "synth", "--out", "survey", "--curves", "40", "--shards", "4")

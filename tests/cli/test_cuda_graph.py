@@ -84,6 +84,8 @@ class CudaGraph(CommandLineTest):
             run = self.train(f"parts{ranks}", *words, ranks=ranks)
             self.assert_same_bits(run, self.train(f"single{ranks}", *words, "train.graph=false", ranks=ranks), f"{ranks} ranks")
             np.testing.assert_allclose(run.loss, whole.loss, rtol=1e-4)
+        wire = ("device=cuda", "train.reduce_precision=bf16")
+        self.assert_same_bits(self.train("wire", *wire, ranks=2), self.train("wire-single", *wire, "train.graph=false", ranks=2), "bf16 wire")
         bf16 = self.train("bf16", "device=cuda", "precision=bf16")
         self.assert_same_bits(bf16, self.train("bf16-single", "device=cuda", "precision=bf16", "train.graph=false"), "bf16")
         self.assert_recorded(bf16, 1)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Stand-in for CUDA's runtime interface (C and C++): the part of it that src/device/cuda and kernels/ use. There is one card,
- * made of host memory. Work is done when it is enqueued, unless it waits for another rank, or recorded while a stream is captured;
- * what the real library would let pass silently (a copy outside an allocation, a wait for an event that nobody recorded) ends the
- * process with a message. */
+ * made of host memory. Work is done when it is enqueued, unless it waits for another rank, or recorded while a stream is
+ * captured; what the real library would let pass silently (a copy outside an allocation, a wait for an event that nobody
+ * recorded) ends the process with a message. */
 #ifndef CUDA_ON_HOST_RUNTIME_API_H
 #define CUDA_ON_HOST_RUNTIME_API_H
 
@@ -67,8 +67,13 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 
+typedef struct {
+    char bytes[16];
+} cudaUUID_t;
+
 struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
     int major, minor, multiProcessorCount, maxThreadsPerBlock, maxThreadsPerMultiProcessor, warpSize, regsPerBlock, l2CacheSize;
     int pciDomainID, pciBusID, pciDeviceID;
@@ -90,7 +95,9 @@ const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 
-/* The number of cards is CUDA_ON_HOST_DEVICES of the environment (1), each with CUDA_ON_HOST_MEMORY bytes (4 GiB). */
+/* The number of cards is CUDA_ON_HOST_DEVICES of the environment (1), each with CUDA_ON_HOST_MEMORY bytes (4 GiB); with
+ * CUDA_VISIBLE_DEVICES the process sees those of them whose numbers it lists. CUDA_ON_HOST_HANGS_AT=n: the n-th piece of work
+ * never ends. */
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);

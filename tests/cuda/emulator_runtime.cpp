@@ -103,9 +103,23 @@ static size_t setting(const char *name, size_t otherwise)
     const char *text = getenv(name);
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
+/* Numbers of the cards that the process sees, in its order. */
+static std::vector<int> visible_cards()
+{
+    int cards = (int)setting("CUDA_ON_HOST_DEVICES", 1);
+    std::vector<int> visible;
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    for (int i = 0; !list && i < cards; i++) visible.push_back(i);
+    for (char *end; list && *list; list = *end ? end + 1 : end) {
+        long card = strtol(list, &end, 10);
+        if (end == list || card < 0 || card >= cards) break; /* as CUDA does, it leaves out what follows */
+        visible.push_back((int)card);
+    }
+    return visible;
+}
 static int card_count()
 {
-    return (int)setting("CUDA_ON_HOST_DEVICES", 1);
+    return (int)visible_cards().size();
 }
 static size_t card_bytes()
 {
@@ -147,7 +161,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     properties->warpSize = 32;
     properties->regsPerBlock = 65536;
     properties->l2CacheSize = 4 << 20;
-    properties->pciBusID = device + 1;
+    properties->pciBusID = visible_cards()[(size_t)device] + 1;
+    snprintf(properties->uuid.bytes, sizeof properties->uuid.bytes, "card %d", properties->pciBusID);
     return cudaSuccess;
 }
 
