@@ -24,7 +24,7 @@ struct nccl {
     cudaEvent_t filled, summed, done; /* a bucket, all sums, all work of a step */
     cudaEvent_t work_over, sums_over; /* with times: the work had nothing left but to wait for the sums; these were there */
     bool begun;                       /* sums are under way that the work does not wait for yet */
-    bool timed;                       /* work_over and sums_over have been recorded */
+    bool timed, recorded;             /* work_over and sums_over were since the last end, or may be by a graph at any time */
 };
 
 /* Ends the job, for the other ranks wait in the same sum. */
@@ -114,18 +114,20 @@ static bool has_come(const struct nccl *nccl, cudaEvent_t event)
 }
 
 /* An event that can be asked for its time. In a capture it becomes a node, so that each launch of the graph records it again. */
-static void record_time(const struct nccl *nccl, cudaEvent_t event, cudaStream_t stream)
+static void record_time(struct nccl *nccl, cudaEvent_t event, cudaStream_t stream)
 {
     enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     check_cuda(nccl, "cudaStreamIsCapturing", cudaStreamIsCapturing(stream, &capture));
-    unsigned flags = capture == cudaStreamCaptureStatusNone ? cudaEventRecordDefault : cudaEventRecordExternal;
+    bool recorded = capture != cudaStreamCaptureStatusNone;
+    unsigned flags = recorded ? cudaEventRecordExternal : cudaEventRecordDefault;
     check_cuda(nccl, "cudaEventRecordWithFlags", cudaEventRecordWithFlags(event, stream, flags));
+    nccl->timed = true, nccl->recorded |= recorded;
 }
 
 void nccl_reduce_join(struct nccl *nccl)
 {
     if (!nccl->begun) return;
-    nccl->begun = false, nccl->timed = true;
+    nccl->begun = false;
     record_time(nccl, nccl->work_over, nccl->work);
     record_time(nccl, nccl->sums_over, nccl->sums);
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->summed, nccl->sums));
@@ -142,7 +144,8 @@ double nccl_reduce_end(struct nccl *nccl)
             give_up(nccl, "the all-reduce of the gradient", "no answer from another rank; it died, or its node did");
         usleep(POLL_MICROSECONDS);
     }
-    if (nccl->timed)
+    if (nccl->timed || nccl->recorded)
         check_cuda(nccl, "cudaEventElapsedTime", cudaEventElapsedTime(&milliseconds, nccl->work_over, nccl->sums_over));
+    nccl->timed = false;
     return milliseconds > 0 ? (double)milliseconds * 1e-3 : 0;
 }
