@@ -108,13 +108,13 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
 }
 
 __global__ void __launch_bounds__(BLOCK_THREADS)
-    total_errors(pointer<const double> errors, pointer<const int32_t> length, int B, pointer<float> totals)
+    total_errors(pointer<const double> errors, pointer<const int64_t> curve, int B, pointer<float> totals)
 {
     SHARED(double, scratch, 32);
     double error = 0, plain = 0, windows = 0;
     for (int b = (int)threadIdx.x; b < B; b += BLOCK_THREADS) {
         error += (double)errors[b], plain += (double)errors[B + b];
-        windows += length[b] > 0 ? 1.0 : 0.0;
+        windows += curve[b] >= 0 ? 1.0 : 0.0;
     }
     error = block_sum(error, scratch), plain = block_sum(plain, scratch), windows = block_sum(windows, scratch);
     if (threadIdx.x > 0) return;
@@ -281,7 +281,7 @@ void forward(const struct readout *r, const struct launch *launch)
     else
         LAUNCH((readout_forward<A, V, 8 / V>), r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error,
                errors);
-    if (r->totals) LAUNCH(total_errors, 1, BLOCK_THREADS, 0, launch->stream, errors, r->windows->length, r->B, r->totals);
+    if (r->totals) LAUNCH(total_errors, 1, BLOCK_THREADS, 0, launch->stream, errors, r->windows->curve, r->B, r->totals);
 }
 
 template <class A>

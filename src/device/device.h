@@ -70,7 +70,7 @@ struct device_windows {
     double *time;             /* B x L: days from the window's mean time */
     float *magnitude, *error; /* B x L */
     int32_t *length, *start;  /* B */
-    int64_t *curve;           /* B */
+    int64_t *curve;           /* B; -1: no window, but room filled up, with length 0 */
     float *target;            /* B x L: magnitude minus the mean over the window's real observations; 0 on padding */
     float *probed, *hidden;   /* B x L: 0 or 1 */
     float *modified;          /* B x L: what the model sees where not hidden */
@@ -183,14 +183,14 @@ struct readout {
     int B, L, D;
     const void *X; /* B L x D */
     const float *gain, *norm_bias, *weight, *bias;
-    const struct device_windows *windows; /* target, probed, weight, length */
+    const struct device_windows *windows; /* target, probed, weight, curve */
     float *reconstruction;                /* B x L, overwritten; 0 where not wanted */
     float *window_error;                  /* B, overwritten: e_i */
     float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
     const float *wanted;                  /* the probed steps at least */
 };
-/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows that are not empty (length
- * 0); and two that the training loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
+/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows (those of curve -1
+ * are none); and two that the training loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
 enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTAL_STOP, TOTAL_SAVE, TOTALS };
 /* Gradient of sum_i e_i. */
 struct readout_gradient {

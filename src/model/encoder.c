@@ -163,6 +163,8 @@ int encoder_new(struct encoder **encoder, struct device *device, const struct pa
         return error->status;
     }
     lay_out(e, &(struct arena){.base = e->arena});
+    e->no_curve = memory_new((size_t)capacity, sizeof *e->no_curve, "the encoder");
+    for (int b = 0; b < capacity; b++) e->no_curve[b] = -1;
     *encoder = e;
     return STATUS_OK;
 }
@@ -171,6 +173,7 @@ void encoder_free(struct encoder *e)
 {
     if (!e) return;
     if (e->arena) e->device->operations->release(e->device, e->arena);
+    memory_free(e->no_curve);
     memory_free(e->view);
     memory_free(e->block);
     memory_free(e->X);
@@ -205,7 +208,7 @@ void encoder_upload_padded(struct encoder *e, const struct host_windows *host)
     o->zero(e->device, w->error + T, steps * sizeof *w->error);
     o->zero(e->device, w->length + B, more * sizeof *w->length);
     o->zero(e->device, w->start + B, more * sizeof *w->start);
-    o->zero(e->device, w->curve + B, more * sizeof *w->curve);
+    o->upload(e->device, w->curve + B, e->no_curve, more * sizeof *w->curve);
 }
 
 /* The operations' arguments, the same for forward and backward. */

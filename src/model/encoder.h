@@ -31,6 +31,7 @@ struct encoder {
     struct block_view *view;         /* M */
     float *reconstruction, *window_error;
     void *d_X, *d_Y, *d_P, *d_G; /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
+    int64_t *no_curve;           /* on the host, capacity: -1 */
     void *arena;
     size_t arena_bytes;
 };
@@ -80,8 +81,8 @@ int encoder_choose_capacity(struct device *device, const struct parameter_table 
 
 /* Puts up to capacity windows on the device; the host memory may change when device wait or download has returned. */
 void encoder_upload(struct encoder *encoder, const struct host_windows *windows);
-/* The same, and empty windows (length 0) behind them up to capacity, which add nothing to totals and gradients: so that all
- * uploads have one shape. */
+/* The same, and behind them up to capacity windows of length 0 and curve -1, which add nothing to totals and gradients: so that
+ * all uploads have one shape. */
 void encoder_upload_padded(struct encoder *encoder, const struct host_windows *windows);
 /* From the uploaded windows to X[0 .. M], reconstruction and window_error. parameters: device memory, N. totals: TOTALS
  * numbers in device memory, accumulated into, or NULL. Enqueues. */

@@ -71,7 +71,7 @@ void cpu_readout_forward(struct device *device, const struct readout *r)
         r->window_error[b] = (float)error;
         error_sum += error;
         plain_sum += plain;
-        windows += r->windows->length[b] > 0;
+        windows += r->windows->curve[b] >= 0;
     }
     if (!r->totals) return;
     r->totals[TOTAL_ERROR] += (float)error_sum;
