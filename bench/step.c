@@ -15,6 +15,7 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "commands/options.h"
+#include "full_windows.h"
 #include "train/trainer.h"
 
 enum { PRODUCT_IN = 256, PRODUCT_OUT = 1024, PRODUCT_ROUNDS = 10 };
@@ -22,34 +23,6 @@ enum { PRODUCT_IN = 256, PRODUCT_OUT = 1024, PRODUCT_ROUNDS = 10 };
 static float uniform(uint32_t curve, uint32_t element)
 {
     return random_uniform(random_u32(1, RANDOM_SYNTHETIC, 0, curve, element));
-}
-
-/* Full windows of a light curve with a period of five days, a visit every two or so, and errors of some hundredths. */
-static void make_windows(struct windows *windows, int batch, int L)
-{
-    windows_new(windows, batch, L);
-    windows->count = batch;
-    for (int b = 0; b < batch; b++) {
-        windows->length[b] = L, windows->start[b] = 0, windows->curve[b] = b;
-        for (int i = 0; i < L; i++) {
-            int64_t at = (int64_t)b * L + i;
-            windows->time[at] = 2.0 * (i - L / 2) + (double)uniform((uint32_t)b, (uint32_t)i);
-            windows->magnitude[at] = 18 + (float)sin(windows->time[at] * 2 * 3.14159265 / 5) * 0.3f;
-            windows->error[at] = 0.01f + 0.05f * uniform((uint32_t)b, (uint32_t)(L + i));
-        }
-    }
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
 /* Some elements of y = x W against sums in double. */
@@ -134,7 +107,7 @@ static int run(struct comm *comm, struct config *config, int64_t batch, int64_t 
     if (trainer_new(&trainer, config, table, comm, device, batch, error)) goto cleanup;
     parameters_initialise(table, trainer->host[0], 1);
     trainer_upload(trainer, 0);
-    make_windows(&windows, (int)batch, config->data.window);
+    full_windows(&windows, (int)batch, config->data.window);
     double product_rate = config->device == DEVICE_CPU ? product_gflops(batch * config->data.window) : 0;
     time_steps(trainer, &windows, (int)warmup, (int)steps, seconds);
     if (comm_rank(comm) == 0) report(device, config, steps, seconds, product_rate);

@@ -25,8 +25,16 @@ template <class T> using pointer = T *;
     extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];                                                       \
     type *name = reinterpret_cast<type *>(dynamic_shared_memory)
 
+/* Called for each launch with the kernel's name as it is written. A program compiled with -DLAUNCH_NOTE=FUNCTION has that function
+ * called; any other one has nothing. */
+#ifdef LAUNCH_NOTE
+extern "C" void LAUNCH_NOTE(const char *kernel, cudaStream_t stream);
+#else
+#define LAUNCH_NOTE(kernel, stream) ((void)0)
+#endif
 /* kernel<<<blocks, threads, shared_bytes, stream>>>(arguments). A kernel with commas in its name goes in parentheses. */
-#define LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) kernel<<<blocks, threads, shared_bytes, stream>>>(__VA_ARGS__)
+#define LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) \
+    (LAUNCH_NOTE(#kernel, stream), kernel<<<blocks, threads, shared_bytes, stream>>>(__VA_ARGS__))
 
 /* Reads or writes one V (float4, uint4, ...) at an address that is a multiple of sizeof(V). */
 template <class V, class T> __device__ __forceinline__ V load(const T *p) { return *reinterpret_cast<const V *>(p); }

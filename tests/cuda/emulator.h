@@ -27,6 +27,8 @@ void host_cuda_range_pop(void);
 void host_cuda_worked(const char *name, double flops);
 /* The running work takes so much longer, as events see it; nobody waits. */
 void host_cuda_takes(double seconds);
+/* Called for each kernel when it is enqueued. Does nothing here; a program linked with --wrap=host_cuda_launching is told. */
+void host_cuda_launching(const char *kernel, cudaStream_t stream);
 /* Runs work(a copy of the argument) in the stream's order: at once, or at each launch of the graph that is being captured. */
 void host_cuda_enqueue(cudaStream_t stream, void (*work)(void *argument), const void *argument, size_t argument_bytes);
 /* The same for work that takes its time: it is called again and again with the same copy until it returns true, and what comes
@@ -287,6 +289,7 @@ struct launcher {
     void (*kernel)(P...);
     void operator()(P... arguments) const
     {
+        host_cuda_launching(shape.name, shape.stream);
         if (!may_launch(shape)) return;
         std::tuple<P...> kept(arguments...);
         enqueue(shape.stream, [shape = shape, kernel = kernel, kept] { run_grid(shape, [&] { std::apply(kernel, kept); }); });

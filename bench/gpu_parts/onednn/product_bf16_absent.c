@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * src/device/cpu/product_bf16.c without oneDNN: this CPU does not multiply bfloat16, so that the device is refused at bf16. */
+#include "device/cpu/cpu.h"
+
+bool cpu_has_bf16(void)
+{
+    return false;
+}
+
+void cpu_multiply_bf16(struct cpu_device *cpu, const struct cpu_product *product)
+{
+    (void)cpu, (void)product;
+    fatal(__FILE__, __LINE__, "a product in bfloat16 without oneDNN");
+}
+
+void cpu_products_reserve(struct cpu_device *cpu, int threads)
+{
+    (void)cpu, (void)threads;
+}
+
+void cpu_products_free(struct cpu_device *cpu)
+{
+    (void)cpu;
+}
