@@ -247,6 +247,7 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) attend
     pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.queries - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     float factor[2], highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, z[width / 8][4] = {};
+#pragma unroll
     for (int half = 0; half < 2; half++)
         factor[half] = g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f;
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
@@ -268,6 +269,7 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) attend
     }
     copy_async_wait<0>();
     float inverse[2];
+#pragma unroll
     for (int half = 0; half < 2; half++) {
         sum[half] = row_sum(sum[half]);
         inverse[half] = sum[half] > 0.0f ? 1.0f / sum[half] : 0.0f;
@@ -389,6 +391,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.queries - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     float factor[2] = {0, 0}, logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
+#pragma unroll
     for (int half = 0; half < 2; half++) {
         bool there = g + 8 * half < own_count;
         int step = there ? own_steps[g + 8 * half] : 0;
@@ -420,6 +423,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     }
     copy_async_wait<0>();
     balance.restore(d_Q, dot);
+#pragma unroll
     for (int half = 0; half < 2; half++)
         if (threadIdx.x % 4 == 0 && g + 8 * half < own_count)
             p.dots[(int64_t)h.index * p.L + own_steps[g + 8 * half]] = dot[half];
@@ -498,6 +502,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     pointer<const int> own_steps = key_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.keys - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     float bias[2], d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
+#pragma unroll
     for (int half = 0; half < 2; half++)
         bias[half] = g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f;
     for (int first = 0, turn = 0; first < h.queries; first += N, turn ^= 1) {

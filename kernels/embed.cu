@@ -198,7 +198,7 @@ __device__ __forceinline__ void embed_columns(const struct embed_input<A> &e, co
 }
 
 template <class A, int V>
-__global__ void __launch_bounds__(BLOCK_THREADS) embed_forward(const struct embed_input<A> e, pointer<A> X)
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 8 ? 3 : 4) embed_forward(const struct embed_input<A> e, pointer<A> X)
 {
     SHARED(uint32_t, number, LONGEST);
     SHARED(int, place, LONGEST);

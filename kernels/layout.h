@@ -2,9 +2,12 @@
  *
  * How a block's threads share a matrix of activations. V neighbouring elements of a row are one access of 16 bytes where
  * pointers, strides and width allow that (V = vector_width), else V = 1. By rows, for what adds up along rows: a warp holds one
- * in registers, or for wide rows the block does. By columns, for what adds up along columns: a thread keeps V columns and walks
- * down. Reductions over rows leave one row of partial sums for each block; how many rows a block takes depends on the matrix
- * alone, not on the card. */
+ * in registers, or for longer rows the block does; the longest, which no model of ours has, lie in shared memory. By columns, for
+ * what adds up along columns: a thread keeps V columns and walks down. Reductions over rows leave one row of partial sums for
+ * each block; how many rows a block takes depends on the matrix alone, not on the card.
+ *
+ * Launch bounds that name a number of blocks do it because nvcc, left alone, makes room for one block more and spills registers;
+ * kernels/resources.txt shows what came of it. */
 #ifndef ASTROMER_KERNELS_LAYOUT_H
 #define ASTROMER_KERNELS_LAYOUT_H
 
@@ -89,19 +92,19 @@ __device__ __forceinline__ void drop(const struct dropping &d, int row, int colu
     }
 }
 
-/* By rows. A thread holds `elements` numbers of its row: 8, or 32 where the rows are too wide for that. */
+/* By rows. A thread holds 8 numbers of its row. Where that is not enough, rows are wide: see below. */
 struct row_share {
     int threads; /* of a row */
     int slots;   /* rows of a block at once */
-    bool wide;   /* 32 numbers a thread */
+    bool wide;
 };
 
 static inline struct row_share share_rows(int D)
 {
     CHECK(D >= 1 && D <= WIDEST_ROW, "rows of %d numbers, of 1 to %d", D, (int)WIDEST_ROW);
-    bool wide = D > 8 * BLOCK_THREADS;
-    int held = 32 * (wide ? 32 : 8), warps = (D + held - 1) / held;
-    return {warps * 32, warps == 1 ? BLOCK_THREADS / 32 : 1, wide};
+    int warps = (D + 8 * 32 - 1) / (8 * 32);
+    if (warps > BLOCK_THREADS / 32) return {BLOCK_THREADS, 1, true};
+    return {warps * 32, warps == 1 ? BLOCK_THREADS / 32 : 1, false};
 }
 
 template <int V>
@@ -153,6 +156,34 @@ __device__ __forceinline__ struct normaliser normaliser_of(const float (&x)[C][V
     pair variance = mean_of(row_sum(squares, threads, scratch), D);
     add(variance, epsilon);
     n.scale = inverse_root(variance);
+    return n;
+}
+
+/* Wide rows. The block holds one in shared memory, for registers would not do; a thread has every BLOCK_THREADS-th column of it
+ * and touches no other, so that only sums need barriers. */
+template <class F>
+__device__ __forceinline__ void for_columns(int D, F act)
+{
+    for (int column = (int)threadIdx.x; column < D; column += BLOCK_THREADS) act(column);
+}
+
+/* Makes a wide row normal, in its place. */
+template <class A>
+__device__ __forceinline__ struct normaliser make_normal(pointer<float> x, int D, pointer<sum_of<A>> scratch)
+{
+    const pair epsilon = {1e-6f, (float)(1e-6 - (double)1e-6f)};
+    sum_of<A> sum = {}, squares = {};
+    struct normaliser n;
+    for_columns(D, [&](int column) { add(sum, (float)x[column]); });
+    n.mean = mean_of(block_sum(sum, scratch), D);
+    for_columns(D, [&](int column) {
+        float off = (x[column] - n.mean.high) - n.mean.low;
+        add_product(squares, off, off);
+    });
+    pair variance = mean_of(block_sum(squares, scratch), D);
+    add(variance, epsilon);
+    n.scale = inverse_root(variance);
+    for_columns(D, [&](int column) { x[column] = normal_of(x[column], n); });
     return n;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Add and LayerNorm, and its gradient: each one pass over its bytes. A row stays in registers between being read and being
- * written; backward forms the sum and its statistics again, which reads less than storing them would. */
+ * Add and LayerNorm, and its gradient: each one pass over its bytes. A row stays in registers, or a wide one in shared memory,
+ * between being read and being written; backward forms the sum and its statistics again, which reads less than storing them
+ * would. */
 #include "norm.h"
 
 #include "layout.h"
@@ -54,7 +55,7 @@ __device__ __forceinline__ struct normaliser normal_row(const struct norm_input<
 }
 
 template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS) add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
 {
     SHARED(sum_of<A>, scratch, 32);
     int slots = (int)blockDim.x / n.threads, rows = ROWS_A_WARP * slots;
@@ -110,7 +111,9 @@ __device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, cons
 }
 
 template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS)
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
+                                                 : sizeof(A) == 2 ? 4
+                                                                  : 3)
     add_norm_backward(const struct norm_input<A> n, const struct norm_output<A> g, int rows)
 {
     SHARED(sum_of<A>, scratch, 32);
@@ -143,6 +146,74 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     gather_rows(bias_sum, n.D, n.threads, gathered, g.bias_parts + (int64_t)blockIdx.x * n.D);
 }
 
+/* dropout(a) + b of wide row t, made normal, into x. */
+template <class A>
+__device__ __forceinline__ struct normaliser wide_normal_row(const struct norm_input<A> &n, int t, pointer<float> x,
+                                                             pointer<sum_of<A>> scratch)
+{
+    for_columns(n.D, [&](int column) {
+        float own[1] = {float_of(n.a[t * n.a_stride + column])};
+        drop(n.dropout, t, column, n.D, own);
+        x[column] = n.b ? own[0] + float_of(n.b[t * n.b_stride + column]) : own[0];
+    });
+    return make_normal<A>(x, n.D, scratch);
+}
+
+/* A block a row. */
+template <class A>
+__global__ void __launch_bounds__(BLOCK_THREADS, 3) wide_add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
+{
+    SHARED(sum_of<A>, scratch, 32);
+    SHARED(float, x, WIDEST_ROW);
+    int t = (int)blockIdx.x;
+    if (n.wanted && n.wanted[t] == 0) return;
+    wide_normal_row(n, t, x, scratch);
+    for_columns(
+        n.D, [&](int column) { Y[(int64_t)t * n.D + column] = activation_of<A>(x[column] * n.gain[column] + n.bias[column]); });
+}
+
+/* The gradient of wide row t, whose normal numbers are in x. */
+template <class A>
+__device__ __forceinline__ void wide_row_gradient(const struct norm_input<A> &n, const struct norm_output<A> &g, int t,
+                                                  float scale, pointer<float> x, pointer<sum_of<A>> scratch)
+{
+    pointer<const A> d_Y = g.d_Y + (int64_t)t * n.D;
+    sum_of<A> along = {}, sum = {};
+    for_columns(n.D, [&](int column) {
+        float d = __fmul_rn(n.gain[column], float_of(d_Y[column]));
+        add_product(along, d, (float)x[column]);
+        add(sum, d);
+    });
+    float along_mean = value_of(block_sum(along, scratch)) / (float)n.D,
+          sum_mean = value_of(block_sum(sum, scratch)) / (float)n.D;
+    for_columns(n.D, [&](int column) {
+        float d = __fmul_rn(n.gain[column], float_of(d_Y[column])), d_x[1] = {scale * (d - sum_mean - x[column] * along_mean)};
+        if (g.d_b) g.d_b[t * n.b_stride + column] = activation_of<A>(d_x[0]);
+        drop(n.dropout, t, column, n.D, d_x);
+        g.d_a[t * n.a_stride + column] = activation_of<A>(d_x[0]);
+    });
+}
+
+template <class A>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    wide_add_norm_backward(const struct norm_input<A> n, const struct norm_output<A> g, int rows)
+{
+    SHARED(sum_of<A>, scratch, 32);
+    SHARED(float, x, WIDEST_ROW);
+    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
+    pointer<float> gain_sum = g.gain_parts + (int64_t)blockIdx.x * n.D, bias_sum = g.bias_parts + (int64_t)blockIdx.x * n.D;
+    for_columns(n.D, [&](int column) { gain_sum[column] = 0, bias_sum[column] = 0; });
+    for (int t = first; t < end; t++) {
+        if (n.wanted && n.wanted[t] == 0) continue;
+        struct normaliser s = wide_normal_row(n, t, x, scratch);
+        for_columns(n.D, [&](int column) {
+            float d = float_of(g.d_Y[(int64_t)t * n.D + column]);
+            gain_sum[column] += d * x[column], bias_sum[column] += d;
+        });
+        wide_row_gradient(n, g, t, s.scale.high, x, scratch);
+    }
+}
+
 template <class A>
 struct norm_input<A> input_of(const struct add_norm *n) {
     return {(int)n->T,   n->D,        share_rows(n->D).threads, (const A *)n->a, (const A *)n->b,
@@ -162,17 +233,16 @@ void forward(const struct add_norm *n, const struct launch *launch)
 {
     struct row_share share = share_rows(n->D);
     int rows = ROWS_A_WARP * share.slots, blocks = ((int)n->T + rows - 1) / rows, threads = share.threads * share.slots;
-    struct norm_input<A> input = input_of<A>(n);
-    if (share.wide)
-        LAUNCH((add_norm_forward<A, V, 32 / V>), blocks, threads, 0, launch->stream, input, (A *)n->Y);
-    else
-        LAUNCH((add_norm_forward<A, V, 8 / V>), blocks, threads, 0, launch->stream, input, (A *)n->Y);
+    LAUNCH((add_norm_forward<A, V, 8 / V>), blocks, threads, 0, launch->stream, input_of<A>(n), (A *)n->Y);
 }
 
 template <class A>
 void forward(const struct add_norm *n, const struct launch *launch)
 {
-    inputs_take_vectors<A>(n) ? forward<A, vector_width<A>>(n, launch) : forward<A, 1>(n, launch);
+    if (share_rows(n->D).wide)
+        LAUNCH(wide_add_norm_forward<A>, (int)n->T, BLOCK_THREADS, 0, launch->stream, input_of<A>(n), (A *)n->Y);
+    else
+        inputs_take_vectors<A>(n) ? forward<A, vector_width<A>>(n, launch) : forward<A, 1>(n, launch);
 }
 
 template <class A, int V>
@@ -186,7 +256,7 @@ void backward(const struct add_norm *n, const struct add_norm_gradient *g, const
         (const A *)g->d_Y, (A *)g->d_a, (A *)g->d_b, gain_parts, bias_parts
     };
     if (share.wide)
-        LAUNCH((add_norm_backward<A, V, 32 / V>), parts, threads, 0, launch->stream, input, output, rows);
+        LAUNCH(wide_add_norm_backward<A>, parts, threads, 0, launch->stream, input, output, rows);
     else
         LAUNCH((add_norm_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, output, rows);
     kernel_part_sums(gain_parts, parts, n->D, g->d_gain, launch);

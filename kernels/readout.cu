@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Readout with window errors, its gradient, and pooled embeddings: each one pass over its bytes. A block takes whole windows, so
- * that the errors of a window follow its reconstructions within the kernel. Only probed steps have a gradient. */
+ * that the errors of a window follow its reconstructions within the kernel. Only probed steps have a gradient. A row stays in
+ * registers, or a wide one in shared memory, between being read and being written. */
 #include "readout.h"
 
 #include "layout.h"
@@ -65,6 +66,28 @@ __device__ __forceinline__ float readout_row(const struct readout_input<A> &r, i
     return value_of(value);
 }
 
+/* A wide row made normal, into x. */
+template <class A>
+__device__ __forceinline__ struct normaliser wide_normal_row(const struct readout_input<A> &r, int64_t row, pointer<float> x,
+                                                             pointer<sum_of<A>> scratch)
+{
+    for_columns(r.D, [&](int column) { x[column] = float_of(r.X[row * r.D + column]); });
+    return make_normal<A>(x, r.D, scratch);
+}
+
+template <class A>
+__device__ __forceinline__ float wide_readout_row(const struct readout_input<A> &r, int64_t row, pointer<float> x,
+                                                  pointer<sum_of<A>> scratch)
+{
+    sum_of<A> value = {};
+    wide_normal_row(r, row, x, scratch);
+    for_columns(
+        r.D, [&](int column) { add_product(value, x[column] * r.gain[column] + r.norm_bias[column], (float)r.weight[column]); });
+    value = block_sum(value, scratch);
+    add(value, (float)r.bias[0]);
+    return value_of(value);
+}
+
 /* By the whole block. */
 template <class A>
 __device__ __forceinline__ struct window_error error_of(const struct readout_input<A> &r, int b,
@@ -84,19 +107,15 @@ __device__ __forceinline__ struct window_error error_of(const struct readout_inp
     return e;
 }
 
-template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    readout_forward(const struct readout_input<A> r, pointer<float> reconstruction, pointer<float> error, pointer<double> errors)
+/* Reconstructions of window b by read(row), then its errors. */
+template <class A, class F>
+__device__ __forceinline__ void readout_window(const struct readout_input<A> &r, pointer<float> reconstruction,
+                                               pointer<float> error, pointer<double> errors, pointer<double> scratch, F read)
 {
-    SHARED(double, scratch, 32);
     int b = (int)blockIdx.x, slots = (int)blockDim.x / r.threads;
     for (int i = (int)threadIdx.x / r.threads; i < r.L; i += slots) {
         int64_t row = (int64_t)b * r.L + i;
-        if (r.wanted && r.wanted[row] == 0) {
-            if ((int)threadIdx.x % r.threads == 0) reconstruction[row] = 0;
-            continue;
-        }
-        float value = readout_row<A, V, C>(r, row, view<sum_of<A>>(scratch + 0));
+        float value = r.wanted && r.wanted[row] == 0 ? 0.0f : read(row);
         if ((int)threadIdx.x % r.threads == 0) reconstruction[row] = value;
     }
     __syncthreads();
@@ -105,6 +124,26 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     error[b] = (float)e.error;
     errors[b] = e.error;
     errors[r.B + b] = e.plain;
+}
+
+template <class A, int V, int C>
+__global__ void __launch_bounds__(BLOCK_THREADS, 3)
+    readout_forward(const struct readout_input<A> r, pointer<float> reconstruction, pointer<float> error, pointer<double> errors)
+{
+    SHARED(double, scratch, 32);
+    readout_window(r, reconstruction, error, errors, scratch,
+                   [&](int64_t row) { return readout_row<A, V, C>(r, row, view<sum_of<A>>(scratch + 0)); });
+}
+
+template <class A>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    wide_readout_forward(const struct readout_input<A> r, pointer<float> reconstruction, pointer<float> error,
+                         pointer<double> errors)
+{
+    SHARED(double, scratch, 32);
+    SHARED(float, x, WIDEST_ROW);
+    readout_window(r, reconstruction, error, errors, scratch,
+                   [&](int64_t row) { return wide_readout_row<A>(r, row, x, view<sum_of<A>>(scratch + 0)); });
 }
 
 __global__ void __launch_bounds__(BLOCK_THREADS)
@@ -153,6 +192,14 @@ __device__ __forceinline__ void row_gradient(const struct readout_input<A> &r, i
     }
 }
 
+/* The gradient of a probed row's reconstruction. */
+template <class A>
+__device__ __forceinline__ float d_reconstruction(const struct readout_input<A> &r, int64_t row,
+                                                  pointer<const float> reconstruction, double probed)
+{
+    return (float)(2.0 * (double)r.loss_weight[row] * ((double)reconstruction[row] - (double)r.target[row]) / probed);
+}
+
 /* One window: d_X of its rows; into along the sum of d normal over them, into sum the sum of d. */
 template <class A, int V, int C>
 __device__ __forceinline__ void window_gradient(const struct readout_input<A> &r, int b, pointer<const float> reconstruction,
@@ -171,7 +218,7 @@ __device__ __forceinline__ void window_gradient(const struct readout_input<A> &r
             }
             continue;
         }
-        float d = (float)(2.0 * (double)r.loss_weight[row] * ((double)reconstruction[row] - (double)r.target[row]) / probed);
+        float d = d_reconstruction(r, row, reconstruction, probed);
         struct normaliser s = normal_row(r, row, x, scratch);
 #pragma unroll
         for (int c = 0; c < C; c++)
@@ -179,6 +226,21 @@ __device__ __forceinline__ void window_gradient(const struct readout_input<A> &r
             for (int k = 0; k < V; k++) along[c][k] += d * x[c][k];
         sum += d;
         row_gradient(r, row, d, s.scale.high, x, scratch, d_X);
+    }
+}
+
+/* What the parameters of the block's part are due, from the sums in its rows weight (of d normal) and norm_bias (of d). */
+template <class A>
+__device__ __forceinline__ void finish_part(const struct readout_input<A> &r, const struct readout_parts<A> &parts)
+{
+    int64_t part = (int64_t)blockIdx.x * r.D;
+    __syncthreads();
+    for (int j = (int)threadIdx.x; j < r.D; j += (int)blockDim.x) {
+        float normal = parts.weight[part + j], total = parts.norm_bias[part + j], weight = r.weight[j];
+        parts.gain[part + j] = weight * normal;
+        parts.norm_bias[part + j] = weight * total;
+        parts.weight[part + j] = r.gain[j] * normal + r.norm_bias[j] * total;
+        if (j == 0) parts.bias[blockIdx.x] = total;
     }
 }
 
@@ -203,14 +265,63 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
 #pragma unroll
         for (int k = 0; k < V; k++) column_sum[c][k] = sum;
     gather_rows(column_sum, r.D, r.threads, gathered, parts.norm_bias + part);
-    __syncthreads();
-    for (int j = (int)threadIdx.x; j < r.D; j += (int)blockDim.x) {
-        float normal = parts.weight[part + j], total = parts.norm_bias[part + j], weight = r.weight[j];
-        parts.gain[part + j] = weight * normal;
-        parts.norm_bias[part + j] = weight * total;
-        parts.weight[part + j] = r.gain[j] * normal + r.norm_bias[j] * total;
-        if (j == 0) parts.bias[blockIdx.x] = total;
+    finish_part(r, parts);
+}
+
+/* d_X of a wide row whose normal numbers are in x, d the gradient of its reconstruction. */
+template <class A>
+__device__ __forceinline__ void wide_row_gradient(const struct readout_input<A> &r, float d, float scale, pointer<const float> x,
+                                                  pointer<sum_of<A>> scratch, pointer<A> d_X)
+{
+    sum_of<A> along = {}, sum = {};
+    auto d_normal = [&](int column) { return __fmul_rn(d * r.weight[column], r.gain[column]); };
+    for_columns(r.D, [&](int column) {
+        add_product(along, d_normal(column), (float)x[column]);
+        add(sum, d_normal(column));
+    });
+    float along_mean = value_of(block_sum(along, scratch)) / (float)r.D,
+          sum_mean = value_of(block_sum(sum, scratch)) / (float)r.D;
+    for_columns(
+        r.D, [&](int column) { d_X[column] = activation_of<A>(scale * (d_normal(column) - sum_mean - x[column] * along_mean)); });
+}
+
+/* As window_gradient, of wide rows; along is the block's row of parts.weight. */
+template <class A>
+__device__ __forceinline__ void wide_window_gradient(const struct readout_input<A> &r, int b, pointer<const float> reconstruction,
+                                                     double probed, pointer<float> x, pointer<sum_of<A>> scratch, pointer<A> d_X,
+                                                     pointer<float> along, float &sum)
+{
+    for (int64_t row = (int64_t)b * r.L; row < (int64_t)(b + 1) * r.L; row++) {
+        if (r.probed[row] == 0) {
+            for_columns(r.D, [&](int column) { d_X[row * r.D + column] = activation_of<A>(0.0f); });
+            continue;
+        }
+        float d = d_reconstruction(r, row, reconstruction, probed);
+        struct normaliser s = wide_normal_row(r, row, x, scratch);
+        for_columns(r.D, [&](int column) { along[column] += d * x[column]; });
+        sum += d;
+        wide_row_gradient<A>(r, d, s.scale.high, x, scratch, d_X + row * r.D);
     }
+}
+
+template <class A>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    wide_readout_backward(const struct readout_input<A> r, pointer<const float> reconstruction, int windows,
+                          const struct readout_parts<A> parts)
+{
+    SHARED(double, scratch, 32);
+    SHARED(float, x, WIDEST_ROW);
+    int first = (int)blockIdx.x * windows, end = first + windows < r.B ? first + windows : r.B;
+    pointer<float> along = parts.weight + (int64_t)blockIdx.x * r.D, column_sum = parts.norm_bias + (int64_t)blockIdx.x * r.D;
+    float sum = 0;
+    for_columns(r.D, [&](int column) { along[column] = 0; });
+    for (int b = first; b < end; b++) {
+        struct window_error e = error_of(r, b, reconstruction, scratch);
+        wide_window_gradient(r, b, reconstruction, e.probed, x, view<sum_of<A>>(scratch + 0), parts.d_X, along, sum);
+        __syncthreads();
+    }
+    for_columns(r.D, [&](int column) { column_sum[column] = sum; });
+    finish_part(r, parts);
 }
 
 /* What pooling makes of two numbers; what is not a number stays so. */
@@ -276,8 +387,7 @@ void forward(const struct readout *r, const struct launch *launch)
     double *errors = (double *)(void *)launch->work;
     struct readout_input<A> input = input_of<A>(r);
     if (share.wide)
-        LAUNCH((readout_forward<A, V, 32 / V>), r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error,
-               errors);
+        LAUNCH(wide_readout_forward<A>, r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error, errors);
     else
         LAUNCH((readout_forward<A, V, 8 / V>), r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error,
                errors);
@@ -312,7 +422,7 @@ void backward(const struct readout *r, const struct readout_gradient *g, const s
         (A *)g->d_X, gain, norm_bias, weight, bias
     };
     if (share.wide)
-        LAUNCH((readout_backward<A, V, 32 / V>), parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
+        LAUNCH(wide_readout_backward<A>, parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
     else
         LAUNCH((readout_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
     kernel_part_sums(gain, parts, D, g->d_gain, launch);

@@ -3,7 +3,7 @@
 #
 # What launch/quickstart, launch/mpirun and tests/run have in common; sourced by bash, never run. Functions:
 #   setup_packages   installs what launch/packages lists and this machine lacks
-#   setup_build      builds the checkout: build/astromer
+#   setup_build      builds the checkout: build/astromer, with the cuda device where nvcc and an NVIDIA GPU are there
 #   setup_python     chooses a Python with numpy and h5py: PYTHON
 #   setup_mpi        lets Open MPI run as root, in containers and with more ranks than cores
 #   setup_shared     lets ranks and threads sleep while they wait: for cores that others use too
@@ -99,15 +99,90 @@ setup_python() {
 
 # --- build --------------------------------------------------------------------------------------------------------------------
 
+# The path of nvcc, or nothing.
+setup_nvcc() { command -v nvcc || { [ ! -x /usr/local/cuda/bin/nvcc ] || echo /usr/local/cuda/bin/nvcc; }; }
+
+setup_compiles() { echo '#include <cublasLt.h>' | "$1" -E -x cu - >/dev/null 2>&1; }
+
+# The compute capabilities, as 86, of this machine's NVIDIA GPUs that have 8.0 or later, as the kernels need; `unknown` where a GPU
+# is there and its capability cannot be had.
+setup_gpus() {
+    local capabilities
+    capabilities=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n 's/^ *\([0-9]*\)\.\([0-9]\) *$/\1\2/p')
+    if [ -n "$capabilities" ]; then
+        sort -nu <<<"$capabilities" | awk '$1 >= 80'
+    elif nvidia-smi -L 2>/dev/null | grep -q '^GPU' || [ -n "$(ls /proc/driver/nvidia/gpus 2>/dev/null)" ]; then
+        echo unknown
+    fi
+}
+
+# The capabilities as a list for Meson, or nothing if nvcc does not know one of them.
+setup_architectures() {
+    local nvcc=$1 known capability list=
+    shift
+    known=$("$nvcc" --list-gpu-code 2>/dev/null)
+    for capability; do
+        grep -qx "sm_$capability" <<<"$known" || return 0
+        list=$list,$capability
+    done
+    printf '%s' "${list#,}"
+}
+
+# Whether the cuda device is built, and for what: Meson's options setup_cuda_options, and setup_cuda in words. ASTROMER_CUDA=enabled
+# or =disabled decides. Without it a build folder stays as it is configured, and a new one has the device where it can be built and
+# used.
+setup_choose_cuda() {
+    local wish=${ASTROMER_CUDA-} nvcc gpus list
+    setup_cuda_options=(-Dcuda=disabled)
+    nvcc=$(setup_nvcc)
+    gpus=$(setup_gpus)
+    if [ -z "$wish" ] && [ -f "$setup_root/build/build.ninja" ]; then
+        setup_cuda_options=()
+        setup_cuda="as that folder is configured"
+    elif [ "$wish" = disabled ]; then
+        setup_cuda="without the cuda device, as ASTROMER_CUDA says"
+    elif [ -n "$wish" ] && [ "$wish" != enabled ]; then
+        setup_say "ASTROMER_CUDA is 'enabled' or 'disabled', not '$wish'"
+        return 1
+    elif [ "$wish" = enabled ] && [ -z "$nvcc" ]; then
+        setup_say "ASTROMER_CUDA=enabled needs nvcc, on PATH or in /usr/local/cuda/bin"
+        return 1
+    elif [ -z "$nvcc" ]; then
+        setup_cuda="without the cuda device, for there is no nvcc"
+    elif [ -z "$wish$gpus" ]; then
+        setup_cuda="without the cuda device, for there is no NVIDIA GPU of compute capability 8.0 or later"
+    elif [ -z "$wish" ] && ! setup_compiles "$nvcc"; then
+        setup_cuda="without the cuda device, for $nvcc does not work or has no cuBLAS"
+    else
+        # shellcheck disable=SC2086 # a list of words
+        list=$(setup_architectures "$nvcc" $gpus)
+        setup_cuda_options=(-Dcuda=enabled)
+        [ -z "$list" ] || setup_cuda_options+=("-Dgpu_architectures=$list")
+        setup_cuda="with the cuda device for ${list:+compute capability }${list:-all GPUs}"
+    fi
+}
+
+# Whether what was built uses a GPU of this machine unless it is told otherwise.
+setup_uses_gpu() {
+    [ -n "$(setup_gpus)" ] && (cd "$setup_root" && meson configure build 2>/dev/null) | grep -Eq '^ *cuda +enabled'
+}
+
 # A build folder that was copied from elsewhere, interrupted or made by another Meson is configured afresh.
-setup_configure() {
+setup_forget_copied() {
     local build=$setup_root/build
-    cd "$setup_root" || return 1
     if [ -f "$build/built-from" ] && [ "$(cat "$build/built-from")" != "$setup_root" ]; then
         rm -rf "$build/build.ninja" "$build/meson-private" "$build/built-from"
     fi
+}
+
+setup_configure() {
+    local build=$setup_root/build
+    cd "$setup_root" || return 1
     if [ ! -f "$build/build.ninja" ]; then
-        meson setup build || { [ -f "$build/meson-private/coredata.dat" ] && meson setup --wipe build; } || return 1
+        meson setup build "${setup_cuda_options[@]}" ||
+            { [ -f "$build/meson-private/coredata.dat" ] && meson setup --wipe build "${setup_cuda_options[@]}"; } || return 1
+    elif [ ${#setup_cuda_options[@]} -gt 0 ]; then
+        meson configure build "${setup_cuda_options[@]}" || return 1
     fi
     printf '%s\n' "$setup_root" >"$build/built-from"
 }
@@ -115,7 +190,9 @@ setup_configure() {
 setup_configure_and_compile() { (setup_configure) && ninja -C "$setup_root/build"; }
 
 setup_build() {
-    setup_say "Building in $setup_root/build"
+    setup_forget_copied
+    setup_choose_cuda || return 1
+    setup_say "Building in $setup_root/build, $setup_cuda"
     setup_quietly "The build" setup_configure_and_compile
 }
 

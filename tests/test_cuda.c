@@ -429,7 +429,10 @@ static void norms_are_the_cpus(void **state)
         check_norm(precisions[p], 131, 12, true, true, 0.3f);
         check_norm(precisions[p], 200, 256, true, false, 0);
         check_norm(precisions[p], 5, 7, true, false, 0.3f);
+        check_norm(precisions[p], 70, 2049, true, true, 0.3f); /* the shortest that are wide */
     }
+    check_norm(PRECISION_FP32, 3, 2048, true, false, 0);
+    check_norm(PRECISION_BF16, 3, 8192, false, false, 0);
 }
 
 static void check_attention(int precision, int B, int L, int D, int H, int mask, double alpha, bool gather)
@@ -568,7 +571,9 @@ static void readout_is_the_cpus(void **state)
         check_readout(precisions[p], 1, 5, 7, false);
         check_readout(precisions[p], 3, 131, 256, true);
         check_readout(precisions[p], 64, 20, 12, true);
+        check_readout(precisions[p], 3, 9, 2049, true); /* wide rows */
     }
+    check_readout(PRECISION_FP32, 1, 5, 8192, false);
 }
 
 static void check_pool(int precision, int B, int L, int D, int pooling)

@@ -116,6 +116,50 @@ class Setup(CommandLineTest):
         self.assertEqual(status, 0)
         self.assertIn("pkg-config:yaml-0.1", err)
 
+    def choose(self, script, **variables):
+        """What a build would be, in a checkout without one; nothing of this machine decides."""
+        stand_in = self.write("nvcc", "#!/bin/sh\n[ $1 != --list-gpu-code ] || printf 'sm_80\\nsm_86\\nsm_90\\n'\n")
+        stand_in.chmod(0o755)
+        words = " ".join(f"{name}={value};" for name, value in variables.items())
+        return self.source(f"set -euo pipefail; setup_root='{self.folder}'; unset ASTROMER_CUDA; {words}\n"
+                           f"setup_nvcc() {{ echo '{stand_in}'; }}\n{script}\n"
+                           "setup_choose_cuda && echo \"$setup_cuda|${setup_cuda_options[*]}\"")
+
+    def test_the_cuda_device_is_built_where_it_can_be_used(self):
+        for script, words, options in (
+                ("setup_nvcc() { :; }", "there is no nvcc", "-Dcuda=disabled"),
+                ("setup_gpus() { :; }", "no NVIDIA GPU", "-Dcuda=disabled"),
+                ("nvidia-smi() { echo 7.5; }", "no NVIDIA GPU of compute capability 8.0", "-Dcuda=disabled"),
+                ("setup_gpus() { echo 86; }; setup_compiles() { false; }", "has no cuBLAS", "-Dcuda=disabled"),
+                ("nvidia-smi() { printf '8.6\\n9.0\\n8.6\\n7.5\\n'; }", "with the cuda device for compute capability 86,90",
+                 "-Dcuda=enabled -Dgpu_architectures=86,90"),
+                ("nvidia-smi() { echo 12.0; }", "with the cuda device for all GPUs", "-Dcuda=enabled"),
+                ("nvidia-smi() { [ $1 = -L ] && echo 'GPU 0: a card'; }", "with the cuda device for all GPUs", "-Dcuda=enabled")):
+            status, out, err = self.choose(script)
+            self.assertEqual((status, err), (0, ""), script)
+            said, chosen = out.rstrip("\n").split("|")
+            self.assertIn(words, said)
+            self.assertEqual(chosen, options, script)
+
+    def test_astromer_cuda_decides(self):
+        gpu, none = "setup_gpus() { echo 90; }", "setup_gpus() { :; }"
+        self.assertIn("|-Dcuda=disabled\n", self.choose(gpu, ASTROMER_CUDA="disabled")[1])
+        self.assertIn("for all GPUs|-Dcuda=enabled\n", self.choose(none, ASTROMER_CUDA="enabled")[1])
+        status, _, err = self.choose("setup_nvcc() { :; }; " + none, ASTROMER_CUDA="enabled")
+        self.assertEqual(status, 1)
+        self.assertIn("needs nvcc", err)
+        status, _, err = self.choose(gpu, ASTROMER_CUDA="on")
+        self.assertEqual(status, 1)
+        self.assertIn("'on'", err)
+        self.write("build/build.ninja", "")
+        self.assertIn("as that folder is configured|\n", self.choose(gpu)[1])
+        self.assertIn("|-Dcuda=disabled\n", self.choose(gpu, ASTROMER_CUDA="disabled")[1])
+
+    def test_the_build_says_what_it_chose(self):
+        status, _, err = self.choose("setup_gpus() { :; }; setup_configure_and_compile() { true; }; setup_build")
+        self.assertEqual(status, 0)
+        self.assertIn("/build, without the cuda device, for there is no NVIDIA GPU", err)
+
     def test_quickstart_spares_a_strangers_folder(self):
         self.write("mine/thesis.tex", "all of it")
         process = subprocess.run([ROOT / "launch" / "quickstart", "mine"], capture_output=True, text=True, cwd=self.folder, timeout=60)
