@@ -49,6 +49,13 @@ void comm_gather(struct comm *comm, const void *own, int bytes, void *all);
 /* Exclusive prefix sum over the ranks of one number: rank r gets the sum of the values of ranks 0 .. r-1. Collective. */
 int64_t comm_prefix_int64(struct comm *comm, int64_t value);
 
+/* From now on ranks watch each other: one whose process dies, is stopped or loses its node for timeout_seconds ends the run on
+ * all others with a message, whatever they wait for (watch.h). A group of one rank, or 0 seconds: nothing happens. Collective. */
+void comm_watch(struct comm *comm, double timeout_seconds);
+/* What this rank's GPU does from now on, without waiting for files or other ranks, must be over, which is said by NULL, within
+ * that time: else the rank ends the run. `what` is a literal: "the backward pass". Not collective. */
+void comm_expect(struct comm *comm, const char *what);
+
 /* How the gradients of GPUs are summed. */
 struct device;
 struct gpu_sums {

@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "comm/nccl.h"
+#include "comm/watch.h"
 
 enum { BUCKETS_MAX = 256, REQUESTS_MAX = 2 * BUCKETS_MAX };
 /* MPI counts are ints and some transports are weak near 2^31 bytes, so longer messages go in pieces. */
@@ -24,7 +25,8 @@ struct comm {
     int requests;          /* sums begun since the last comm_reduce_end, finished ones included */
     double reduce_seconds; /* waited for sums since the last comm_reduce_end */
     MPI_Request request[REQUESTS_MAX];
-    struct nccl *nccl; /* NULL: buckets are in host memory */
+    struct nccl *nccl;   /* NULL: buckets are in host memory */
+    struct watch *watch; /* NULL: none */
 };
 
 /* Ends the job when `code` is an error: host, rank, operation and MPI's own text. */
@@ -96,6 +98,7 @@ void comm_free(struct comm *comm)
     if (!comm) return;
     CHECK(comm->requests == 0, "a communicator is freed while gradient sums are under way");
     nccl_end(comm->nccl);
+    watch_end(comm->watch);
     check(comm, "MPI_Comm_free", MPI_Comm_free(&comm->mpi));
     memory_free(comm);
 }
@@ -193,6 +196,21 @@ int64_t comm_prefix_int64(struct comm *comm, int64_t value)
     int64_t before = 0;
     if (comm->size > 1) check(comm, "MPI_Exscan", MPI_Exscan(&value, &before, 1, MPI_INT64_T, MPI_SUM, comm->mpi));
     return comm->rank == 0 ? 0 : before; /* MPI leaves rank 0's undefined */
+}
+
+void comm_watch(struct comm *comm, double timeout_seconds)
+{
+    if (comm->size > 1 && !comm->watch && timeout_seconds > 0) comm->watch = watch_begin(comm, timeout_seconds);
+}
+
+void comm_expect(struct comm *comm, const char *what)
+{
+    watch_expect(comm->watch, what);
+}
+
+struct watch *comm_watch_of(const struct comm *comm)
+{
+    return comm->watch;
 }
 
 int comm_use_gpus(struct comm *comm, const struct gpu_sums *sums, struct error *error)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Gradient sums between GPUs with NCCL. Sums run on a stream of their own, each behind an event that says when its bucket was
- * filled, so that they hide behind the rest of the backward pass. The end is polled: a peer that died shows as an asynchronous
- * error, or as silence, and neither may hang the job. */
+ * filled, so that they hide behind the rest of the backward pass. The end is polled, for a peer that died may show as an
+ * asynchronous error; where it shows as silence, watch.h ends the job. */
 #include "comm/nccl.h"
 
 #include <cuda_runtime_api.h>
@@ -12,9 +12,8 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "comm/watch.h"
 
-/* Ranks meet here every step, and nothing between two steps of one takes another this long. */
-static const double SILENCE_SECONDS = 50;
 enum { POLL_MICROSECONDS = 20 };
 
 struct nccl {
@@ -25,7 +24,9 @@ struct nccl {
     cudaStream_t sums;                /* where buckets are summed; they are filled on how.stream */
     cudaEvent_t filled, summed, done; /* a bucket, all sums, all work of a step */
     cudaEvent_t work_over, sums_over; /* with times: the work had nothing left but to wait for the sums; these were there */
+    int *mark, *one;                  /* on the host: the work of this rank's own is over; on the device: 1, for mark */
     bool begun;                       /* sums are under way that the work does not wait for yet */
+    bool warm;                        /* a step has ended, so what is loaded and tuned at first use is there */
     bool timed, recorded;             /* work_over and sums_over were since the last end, or may be by a graph at any time */
 };
 
@@ -75,6 +76,17 @@ static int allocate_wire(struct nccl *nccl, struct error *error)
     return comm_agree(nccl->comm, error);
 }
 
+static void make_mark(struct nccl *nccl)
+{
+    check_cuda(nccl, "cudaMallocHost", cudaMallocHost((void **)&nccl->mark, sizeof *nccl->mark));
+    check_cuda(nccl, "cudaMalloc", cudaMalloc((void **)&nccl->one, sizeof *nccl->one));
+    *nccl->mark = 1;
+    check_cuda(nccl, "cudaMemcpyAsync",
+               cudaMemcpyAsync(nccl->one, nccl->mark, sizeof *nccl->one, cudaMemcpyHostToDevice, nccl->sums));
+    check_cuda(nccl, "cudaStreamSynchronize", cudaStreamSynchronize(nccl->sums));
+    *nccl->mark = 0;
+}
+
 int nccl_begin(struct nccl **made, struct comm *comm, const struct gpu_sums *sums, struct error *error)
 {
     struct nccl *nccl = memory_zeroed(1, sizeof *nccl, "the NCCL communicator");
@@ -89,6 +101,7 @@ int nccl_begin(struct nccl **made, struct comm *comm, const struct gpu_sums *sum
     for (int i = 0; i < 3; i++)
         check_cuda(nccl, "cudaEventCreateWithFlags", cudaEventCreateWithFlags(order[i], cudaEventDisableTiming));
     for (int i = 0; i < 2; i++) check_cuda(nccl, "cudaEventCreate", cudaEventCreate(times[i]));
+    make_mark(nccl);
     *made = nccl;
     return STATUS_OK;
 }
@@ -101,6 +114,8 @@ void nccl_end(struct nccl *nccl)
     for (int i = 0; i < 5; i++) check_cuda(nccl, "cudaEventDestroy", cudaEventDestroy(events[i]));
     check_cuda(nccl, "cudaStreamDestroy", cudaStreamDestroy(nccl->sums));
     check_cuda(nccl, "cudaFree", cudaFree(nccl->wire));
+    check_cuda(nccl, "cudaFree", cudaFree(nccl->one));
+    check_cuda(nccl, "cudaFreeHost", cudaFreeHost(nccl->mark));
     memory_free(nccl);
 }
 
@@ -116,6 +131,8 @@ void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count, int64_t 
     int64_t rounded = how->to_wire ? count - exact : 0;
     CHECK(rounded <= how->wire_count, "a bucket of %lld values, of at most %lld", (long long)rounded, (long long)how->wire_count);
     if (count == 0) return;
+    watch_expect(comm_watch_of(nccl->comm), NULL); /* NCCL's first sum waits for the others while it is enqueued */
+    nccl->begun = true;
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->filled, how->stream));
     check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->sums, nccl->filled, 0));
     if (rounded > 0) {
@@ -124,7 +141,6 @@ void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count, int64_t 
         how->from_wire(how->device, nccl->sums, nccl->wire, values, rounded);
     }
     sum(nccl, values + rounded, count - rounded, ncclFloat);
-    nccl->begun = true;
 }
 
 /* Whether an event has come; an asynchronous error of NCCL ends the job. */
@@ -132,7 +148,10 @@ static bool has_come(const struct nccl *nccl, cudaEvent_t event)
 {
     ncclResult_t state = ncclSuccess;
     check_nccl(nccl, "ncclCommGetAsyncError", ncclCommGetAsyncError(nccl->ranks, &state));
-    if (state != ncclInProgress) check_nccl(nccl, "ncclAllReduce of the gradient", state);
+    if (state != ncclSuccess && state != ncclInProgress) {
+        watch_let_speak(comm_watch_of(nccl->comm));
+        check_nccl(nccl, "ncclAllReduce of the gradient", state);
+    }
     cudaError_t result = cudaEventQuery(event);
     if (result == cudaErrorNotReady)
         cudaGetLastError(); /* an answer, not the next operation's error */
@@ -158,22 +177,32 @@ void nccl_reduce_join(struct nccl *nccl)
     nccl->begun = false;
     record_time(nccl, nccl->work_over, nccl->how.stream);
     record_time(nccl, nccl->sums_over, nccl->sums);
+    check_cuda(nccl, "cudaMemcpyAsync",
+               cudaMemcpyAsync(nccl->mark, nccl->one, sizeof *nccl->mark, cudaMemcpyDeviceToHost, nccl->how.stream));
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->summed, nccl->sums));
     check_cuda(nccl, "cudaStreamWaitEvent", cudaStreamWaitEvent(nccl->how.stream, nccl->summed, 0));
 }
 
+/* Until then this rank's GPU works for itself; a rank whose own work is not over must not blame the sum. */
+static bool own_work_is_over(const struct nccl *nccl)
+{
+    return *(volatile const int *)nccl->mark != 0 || has_come(nccl, nccl->done);
+}
+
 double nccl_reduce_end(struct nccl *nccl)
 {
+    struct watch *watch = comm_watch_of(nccl->comm);
     float milliseconds = 0;
-    double begin = MPI_Wtime();
     check_cuda(nccl, "cudaEventRecord", cudaEventRecord(nccl->done, nccl->how.stream));
-    while (!has_come(nccl, nccl->done)) {
-        if (MPI_Wtime() - begin > SILENCE_SECONDS)
-            give_up(nccl, "the all-reduce of the gradient", "no answer from another rank; it died, or its node did");
-        usleep(POLL_MICROSECONDS);
-    }
+    watch_sum(watch, true);
+    if (nccl->warm) watch_expect(watch, "the forward and backward pass");
+    while (!own_work_is_over(nccl)) usleep(POLL_MICROSECONDS);
+    watch_expect(watch, NULL);
+    while (!has_come(nccl, nccl->done)) usleep(POLL_MICROSECONDS);
+    watch_sum(watch, false);
+    *nccl->mark = 0;
     if (nccl->timed || nccl->recorded)
         check_cuda(nccl, "cudaEventElapsedTime", cudaEventElapsedTime(&milliseconds, nccl->work_over, nccl->sums_over));
-    nccl->timed = false;
+    nccl->timed = false, nccl->warm = true;
     return milliseconds > 0 ? (double)milliseconds * 1e-3 : 0;
 }

@@ -126,6 +126,7 @@ static int check_cards(const struct device_card *cards, int ranks, struct error 
 
 int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error)
 {
+    comm_watch(comm, config->train.rank_timeout_seconds);
     struct device_place place = {.local_rank = comm_local_rank(comm), .core_sharers = comm_core_sharers(comm)};
     struct device_card own = device_card(config->device, &place),
                        *cards = memory_new((size_t)comm_size(comm), sizeof *cards, "the ranks' GPUs");
@@ -167,6 +168,11 @@ static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
     int64_t behind = offset + count - t->table->total; /* the totals stand behind the gradient, and must stay exact */
     comm_reduce_begin(t->comm, t->gradient + offset, count, behind > 0 ? behind : 0);
     comm_reduce_progress(t->comm);
+}
+
+void rank_expect(struct comm *comm, const struct device *device, const char *what)
+{
+    if (device->stream) comm_expect(comm, what);
 }
 
 /* Forward and backward of one part, with what begins the step before the first and what ends it behind the last. Everything that
@@ -231,11 +237,14 @@ void trainer_step(struct trainer *t, const struct windows *windows, const struct
     do {
         int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
         struct host_windows part = windows_part(windows, first, count);
+        rank_expect(t->comm, t->device, "the forward and backward pass");
         make_part(t, &part, &pass, first == 0, count == left);
         first += count;
     } while (first < windows->count);
     t->reduce_wait_seconds += comm_reduce_end(t->comm);
+    rank_expect(t->comm, t->device, "the update of the parameters");
     o->download(t->device, result, t->state, sizeof *result);
+    rank_expect(t->comm, t->device, NULL);
 }
 
 double model_forward_flops(const struct model_config *model, int L)

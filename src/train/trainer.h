@@ -47,9 +47,11 @@ struct step_request {
 void trainer_step(struct trainer *trainer, const struct windows *windows, const struct step_request *request,
                   struct step_state *result);
 
-/* Opens the device that the config names for this rank. Fails like device_open, on all ranks when it fails on one, and when two
- * ranks would compute on the same GPU. Collective. */
+/* Starts the ranks' watch over each other, and opens the device that the config names for this rank. Fails like device_open, on
+ * all ranks when it fails on one, and when two ranks would compute on the same GPU. Collective. */
 int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error);
+/* comm_expect, where the rank computes on a GPU; a CPU may take its time. Not collective. */
+void rank_expect(struct comm *comm, const struct device *device, const char *what);
 /* The masks of a config in a mode (enum masking_mode). */
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch);
 /* The part of `windows` from `first` on, `count` of them, as the encoder takes it. */

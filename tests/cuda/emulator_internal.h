@@ -18,6 +18,8 @@ const region *stack_region_of(const void *address);
 
 /* Remembers an error for cudaGetLastError. */
 cudaError_t result(cudaError_t error);
+/* A number from the environment. */
+size_t setting(const char *name, size_t otherwise);
 
 /* Whether the stream is captured; stops at calls that CUDA forbids a thread that captures (emulator_streams.cpp). */
 bool captured(cudaStream_t stream);

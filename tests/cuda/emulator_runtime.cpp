@@ -98,7 +98,7 @@ cudaError_t cudaGetLastError(void)
 
 /* Cards. */
 
-static size_t setting(const char *name, size_t otherwise)
+size_t emulator::setting(const char *name, size_t otherwise)
 {
     const char *text = getenv(name);
     return text && *text ? strtoull(text, NULL, 10) : otherwise;

@@ -171,9 +171,22 @@ static void add_node(CUstream_st *stream, enum node::kind kind, operation work, 
     stream->captured->known[(size_t)stream->branch][(size_t)stream->branch]++;
 }
 
+/* CUDA_ON_HOST_HANGS_AT=N: the Nth piece of work that begins never ends. */
+static operation counted(operation work)
+{
+    static const size_t hangs_at = setting("CUDA_ON_HOST_HANGS_AT", 0);
+    static size_t begun;
+    if (hangs_at == 0) return work;
+    return [work = std::move(work), number = (size_t)0]() mutable {
+        if (number == 0) number = ++begun;
+        return number != hangs_at && work();
+    };
+}
+
 static void enqueue_operation(cudaStream_t handle, operation work)
 {
     CUstream_st *stream = checked(handle, "work enqueued on a stream");
+    work = counted(std::move(work));
     if (traced()) work = in_range(std::move(work));
     if (stream->graph())
         add_node(stream, node::work_node, std::move(work), 0);
