@@ -2,7 +2,6 @@
 """A training under mpirun that a test can look into: signals for single ranks, and how it ended."""
 import json
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -50,6 +49,8 @@ class RunningRanks:
                 found[int(settings["OMPI_COMM_WORLD_RANK"])] = int(folder.name)
             except (OSError, KeyError, ValueError):
                 continue
+        if sorted(found) != list(range(self.ranks)):
+            raise AssertionError(f"only the ranks {sorted(found)} of {self.ranks} run\n{self.result(0)}")
         return [found[rank] for rank in range(self.ranks)]
 
     def signal(self, number, *ranks):
@@ -69,7 +70,6 @@ class RunningRanks:
     def end(self):
         """Whatever is left of it is killed; mpirun takes its ranks with it."""
         if self.process.poll() is None:
-            self.signal(signal.SIGCONT)
             self.process.terminate()
             self.process.wait(TIMEOUT_SECONDS)
 

@@ -9,8 +9,8 @@ from harness import ROOT, CommandLineTest, main
 from ranks import LAUNCHER_LOOKS_ON, RunningRanks, errors_of
 
 # An endless training of a model so small that starting is most of the time.
-WORDS = ("--config", ROOT / "configs" / "astromer2.yaml", "data.survey=survey", "device=cpu", "threads=1", "data.window=16", "model.blocks=1",
-         "model.heads=1", "model.width=8", "model.ffn=8", "train.batch=16", "train.epochs=0", "train.steps=1000000000", "train.patience=0",
+WORDS = ("--config", ROOT / "configs" / "astromer2.yaml", "data.survey=survey", "device=cpu", "threads=1", "data.window=16",
+         "model.blocks=1", "model.heads=1", "model.width=8", "model.ffn=8", "train.batch=16", "train.epochs=0", "train.steps=1000000000", "train.patience=0",
          "train.log_every_steps=1", "data.validation=0.2", "checkpoint.every_epochs=0", "checkpoint.every_seconds=0")
 
 
@@ -56,16 +56,16 @@ class Watch(CommandLineTest):
         self.assertEqual([pid for pid in pids if not is_gone(pid)], [], "no rank is left")
 
     def test_a_suspended_job_goes_on(self):
-        running = self.start(2, 4)
+        running = self.start(2, 3)
         running.signal(signal.SIGSTOP)
-        time.sleep(7)
+        time.sleep(5)
         running.signal(signal.SIGCONT, 0)
         time.sleep(1)
         running.signal(signal.SIGCONT, 1)
         running.wait_for_steps(running.steps() + 100)
         # A rank alone may pause, too, for less than the limit.
         running.signal(signal.SIGSTOP, 1)
-        time.sleep(2)
+        time.sleep(1.5)
         running.signal(signal.SIGCONT, 1)
         running.wait_for_steps(running.steps() + 100)
         running.signal(signal.SIGTERM, 0)
