@@ -10,8 +10,9 @@ from ranks import LAUNCHER_LOOKS_ON, RunningRanks, errors_of
 
 # An endless training of a model so small that starting is most of the time.
 WORDS = ("--config", ROOT / "configs" / "astromer2.yaml", "data.survey=survey", "device=cpu", "threads=1", "data.window=16",
-         "model.blocks=1", "model.heads=1", "model.width=8", "model.ffn=8", "train.batch=16", "train.epochs=0", "train.steps=1000000000", "train.patience=0",
-         "train.log_every_steps=1", "data.validation=0.2", "checkpoint.every_epochs=0", "checkpoint.every_seconds=0")
+         "model.blocks=1", "model.heads=1", "model.width=8", "model.ffn=8", "train.batch=16", "train.epochs=0",
+         "train.steps=1000000000", "train.patience=0", "train.log_every_steps=1", "data.validation=0.2",
+         "checkpoint.every_epochs=0", "checkpoint.every_seconds=0")
 
 
 def is_gone(pid):
