@@ -237,14 +237,15 @@ void trainer_step(struct trainer *t, const struct windows *windows, const struct
     do {
         int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
         struct host_windows part = windows_part(windows, first, count);
-        rank_expect(t->comm, t->device, "the forward and backward pass");
+        if (t->warm) rank_expect(t->comm, t->device, "the forward and backward pass");
         make_part(t, &part, &pass, first == 0, count == left);
         first += count;
     } while (first < windows->count);
     t->reduce_wait_seconds += comm_reduce_end(t->comm);
-    rank_expect(t->comm, t->device, "the update of the parameters");
+    if (t->warm) rank_expect(t->comm, t->device, "the update of the parameters");
     o->download(t->device, result, t->state, sizeof *result);
     rank_expect(t->comm, t->device, NULL);
+    t->warm = true;
 }
 
 double model_forward_flops(const struct model_config *model, int L)

@@ -23,6 +23,7 @@ struct trainer {
     struct recording *recording[4];       /* of a part that is the first of its step (1), the last (2) or both (3) */
     float *host[3];                       /* parameters, m, v on the host, N, for checkpoints */
     double reduce_wait_seconds;           /* spent waiting for the all-reduce, all steps */
+    bool warm;                            /* a step is done, so what is loaded and tuned at first use is there */
 };
 
 /* Allocates, and joins the ranks' GPUs; parameters are not set yet. windows: the most that this rank usually has in a step. comm,
