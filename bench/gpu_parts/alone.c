@@ -100,6 +100,16 @@ void comm_gather(struct comm *comm, const void *own, int bytes, void *all)
     memcpy(all, own, (size_t)bytes);
 }
 
+void comm_watch(struct comm *comm, double timeout_seconds)
+{
+    (void)comm, (void)timeout_seconds;
+}
+
+void comm_expect(struct comm *comm, const char *what)
+{
+    (void)comm, (void)what;
+}
+
 int comm_use_gpus(struct comm *comm, const struct gpu_sums *sums, struct error *error)
 {
     (void)comm, (void)sums;
