@@ -371,6 +371,31 @@ static void shrinks_while_in_use(void **state)
     shard_close(&shard);
 }
 
+/* Written to in place by somebody else: the values that were checked are not those that are there. */
+static void changes_while_in_use(void **state)
+{
+    (void)state;
+    struct error error = {0};
+    struct shard shard;
+    double time[CURVES];
+    float magnitude[CURVES], error_mag[CURVES], value;
+    write_shard(CURVES, true, &error);
+    assert_int_equal(shard_open(&shard, shard_path, false, &error), STATUS_OK);
+    assert_false(shard.resident);
+    usleep(50000); /* more than a file system's clock is coarse */
+    int fd = open(shard_path, O_RDWR);
+    assert_int_equal(pread(fd, &value, sizeof value, shard.magnitude_position), sizeof value);
+    assert_int_equal(pwrite(fd, &value, sizeof value, shard.magnitude_position), sizeof value); /* nothing changes but its time */
+    assert_int_equal(shard_read(&shard, CURVES - 1, 0, CURVES, time, magnitude, error_mag, &error), STATUS_OK);
+    value += 1;
+    usleep(50000);
+    assert_int_equal(pwrite(fd, &value, sizeof value, shard.magnitude_position), sizeof value);
+    assert_int_equal(shard_read(&shard, CURVES - 1, 0, CURVES, time, magnitude, error_mag, &error), STATUS_FAILED);
+    assert_non_null(strstr(error.message, "was changed while it was in use"));
+    close(fd);
+    shard_close(&shard);
+}
+
 static void cannot_write(void **state)
 {
     (void)state;
@@ -404,7 +429,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),           cmocka_unit_test(empty_and_unlabelled), cmocka_unit_test(same_content_same_file),
         cmocka_unit_test(every_truncation),     cmocka_unit_test(every_flipped_byte),   cmocka_unit_test(foreign_files),
-        cmocka_unit_test(files_of_other_tools), cmocka_unit_test(shrinks_while_in_use), cmocka_unit_test(cannot_write),
+        cmocka_unit_test(files_of_other_tools), cmocka_unit_test(shrinks_while_in_use), cmocka_unit_test(changes_while_in_use),
+        cmocka_unit_test(cannot_write),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

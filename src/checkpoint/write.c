@@ -301,11 +301,13 @@ static int flush_file(const char *path, struct error *error)
     return error->status;
 }
 
-/* Collective. All ranks fail or none: a file that is open on some of the ranks can be neither used nor closed. */
+/* Collective. One rank alone writes without MPI-IO, for which Open MPI keeps files that all such programs of a node share and now
+ * and then remove under each other. All ranks fail or none: a file that is open on some of the ranks can be neither used nor
+ * closed. */
 static hid_t open_together(const char *path, struct comm *comm, struct error *error)
 {
     hid_t properties = hdf5_access(true);
-    herr_t status = H5Pset_fapl_mpio(properties, comm_mpi(comm), MPI_INFO_NULL);
+    herr_t status = comm_size(comm) == 1 ? 0 : H5Pset_fapl_mpio(properties, comm_mpi(comm), MPI_INFO_NULL);
     hid_t file = status < 0 ? H5I_INVALID_HID : H5Fopen(path, H5F_ACC_RDWR, properties);
     int64_t failed = file < 0;
     if (file < 0) hdf5_failed(error, path, "cannot be opened for all ranks to write");

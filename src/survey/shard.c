@@ -205,6 +205,14 @@ static int check_values(const struct shard *shard, int column, const float *valu
     return STATUS_OK;
 }
 
+/* When the file last changed. */
+static int64_t modified_ns(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status)) return -1;
+    return (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
+}
+
 static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
 {
     for (const unsigned char *c = data; bytes--; c++) hash = (hash ^ *c) * 0x100000001b3u;
@@ -288,6 +296,8 @@ static int read_observations(struct shard *shard, hid_t file, int64_t file_bytes
         if (dataset[c].position < 0 || H5Tequal(dataset[c].type, c == TIME ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT) <= 0)
             shard->resident = true;
         *position[c] = dataset[c].position;
+        shard->checked_crc[c] = dataset[c].has_crc;
+        shard->crc[c] = dataset[c].crc;
     }
     for (int c = 0; c < COLUMNS && !error->status; c++) {
         if (shard->resident)
@@ -308,6 +318,8 @@ int shard_open(struct shard *shard, const char *path, bool resident, struct erro
     *shard = (struct shard){.path = memory_string(path), .resident = resident, .fd = -1};
     h5_quiet_begin(&quiet);
     if (file_open(path, &shard->fd, &file, &bytes, error)) goto cleanup;
+    shard->modified_ns = memory_new(1, sizeof *shard->modified_ns, "a shard");
+    *shard->modified_ns = modified_ns(shard->fd);
     if (read_attributes(shard, file, error)) goto cleanup;
     if (read_offsets(shard, file, bytes, error)) goto cleanup;
     if (read_ids(shard, file, bytes, error)) goto cleanup;
@@ -333,6 +345,7 @@ void shard_close(struct shard *shard)
     memory_free(shard->time);
     memory_free(shard->magnitude);
     memory_free(shard->error);
+    memory_free(shard->modified_ns);
     *shard = (struct shard){.fd = -1};
 }
 
@@ -354,6 +367,37 @@ int shard_bytes(const char *path, int64_t *bytes, struct error *error)
     return error->status;
 }
 
+static int column_crc(const struct shard *shard, int column, uint32_t *crc, struct error *error)
+{
+    const int64_t positions[COLUMNS] = {shard->time_position, shard->magnitude_position, shard->error_position};
+    int64_t bytes = shard->observations * (int64_t)column_bytes[column];
+    void *values = memory_new(SCAN_BYTES, 1, "a piece of a shard");
+    *crc = 0;
+    for (int64_t done = 0; done < bytes; done += SCAN_BYTES) {
+        int64_t piece = bytes - done < SCAN_BYTES ? bytes - done : SCAN_BYTES;
+        if (read_exactly(shard, values, piece, positions[column] + done, error)) break;
+        *crc = h5_crc(*crc, values, (size_t)piece);
+    }
+    memory_free(values);
+    return error->status;
+}
+
+/* What was just read is what was checked when the shard was opened. A file that was only touched is read through once more. */
+static int check_unchanged(const struct shard *shard, struct error *error)
+{
+    int64_t now = modified_ns(shard->fd);
+    if (now == __atomic_load_n(shard->modified_ns, __ATOMIC_RELAXED)) return STATUS_OK;
+    for (int c = 0; c < COLUMNS; c++) {
+        uint32_t crc = 0;
+        if (shard->checked_crc[c] && column_crc(shard, c, &crc, error)) return error->status;
+        if (!shard->checked_crc[c] || crc != shard->crc[c])
+            return error_set(error, STATUS_FAILED, "%s: was changed while it was in use; put it back as it was and start again",
+                             shard->path);
+    }
+    __atomic_store_n(shard->modified_ns, now, __ATOMIC_RELAXED);
+    return STATUS_OK;
+}
+
 int shard_read(const struct shard *shard, int64_t curve, int64_t first, int64_t count, double *time, float *magnitude,
                float *error_mag, struct error *error)
 {
@@ -370,5 +414,6 @@ int shard_read(const struct shard *shard, int64_t curve, int64_t first, int64_t 
     }
     if (read_exactly(shard, time, count * 8, shard->time_position + start * 8, error)) return error->status;
     if (read_exactly(shard, magnitude, count * 4, shard->magnitude_position + start * 4, error)) return error->status;
-    return read_exactly(shard, error_mag, count * 4, shard->error_position + start * 4, error);
+    if (read_exactly(shard, error_mag, count * 4, shard->error_position + start * 4, error)) return error->status;
+    return check_unchanged(shard, error);
 }

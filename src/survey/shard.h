@@ -66,6 +66,9 @@ struct shard {
     float *magnitude, *error;
     int fd;                  /* not resident: where the datasets lie in the file; -1 otherwise */
     int64_t time_position, magnitude_position, error_position; /* bytes */
+    bool checked_crc[3];     /* not resident: of time, magnitude, error; what the checksums are, ... */
+    uint32_t crc[3];
+    int64_t *modified_ns;    /* ... and when the file last changed, as far as we have seen; owned */
 };
 
 /* Bytes that a shard's observations take when resident, from its header alone. */
@@ -75,7 +78,8 @@ int shard_bytes(const char *path, int64_t *bytes, struct error *error);
 int shard_open(struct shard *shard, const char *path, bool resident, struct error *error);
 void shard_close(struct shard *shard);
 /* Observations first .. first + count - 1 of a curve, into the caller's arrays. Thread safe and free of HDF5 calls (pread or
- * memory), so that a prefetch thread may call it while the main thread writes a checkpoint. */
+ * memory), so that a prefetch thread may call it while the main thread writes a checkpoint. A file that was written to since it
+ * was opened is STATUS_FAILED, unless its checksums are still right. */
 int shard_read(const struct shard *shard, int64_t curve, int64_t first, int64_t count, double *time, float *magnitude,
                float *error_mag, struct error *error);
 

@@ -13,7 +13,8 @@ from runs import Training, newest, parameters
 def curve(length, seed, **columns):
     """A made light curve; columns replaces some of time, magnitude, error."""
     random = np.random.default_rng(seed)
-    made = {"time": np.sort(random.uniform(50000, 52000, length)), "magnitude": 15 + np.sin(np.arange(length)) + random.normal(0, 0.1, length),
+    made = {"time": np.sort(random.uniform(50000, 52000, length)),
+            "magnitude": 15 + np.sin(np.arange(length)) + random.normal(0, 0.1, length),
             "error": random.uniform(0.05, 0.2, length)}
     return {**made, **{name: np.broadcast_to(value, length) for name, value in columns.items()}}
 
@@ -29,8 +30,8 @@ class BadData(Training):
                     file[column] = np.concatenate([c[column] for c in own] + [[]]).astype(kind)
                 file["offset"] = np.cumsum([0] + [len(c["time"]) for c in own]).astype("u8")
                 file["id"] = np.array([f"star{s + shards * i:04d}" for i in range(len(own))], dtype="S12")
-                file.attrs.update({"format_version": 1, "shard": s, "shards": shards, "survey_id": "0123456789abcdef", "name": name, "band": "R",
-                                   "cuts": ""})
+                file.attrs.update({"format_version": 1, "shard": s, "shards": shards, "survey_id": "0123456789abcdef", "name": name,
+                                   "band": "R", "cuts": ""})
         return [f"data.survey={name}"]
 
     def both(self, words, *more):
