@@ -118,7 +118,8 @@ class Damage(Training):
         for path in (self.folder / "run" / "checkpoints").glob("*.h5"):
             os.truncate(path, 1000)
         result = self.run_program(*self.words("run", "--resume"))
-        self.assertEqual((result.status, result.err.count("\n")), (1, 3), result)
+        self.assertEqual((result.status, result.err.count("passing over")), (1, 3), result)
+        self.assertEqual(result.err.count("\n"), 4, result)
         self.assertIn("move them away", result.err.splitlines()[-1])
 
     def test_a_tensor_is_missing_or_has_another_shape(self):
