@@ -46,15 +46,17 @@ class Reconstructions(CommandLineTest):
         self.assertEqual(known, sorted(tuple(row[name] for name in key) for row in rows_of(self.folder / "ranks.csv")))
         self.assertEqual(list(self.folder.glob("*.partial*")), [])
 
+    def draw(self, *words):
+        command = ["/usr/bin/python3", ROOT / "tools" / "reconstructions", *words]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+
     def test_the_picture_and_wrong_paths(self):
         self.expect(0, *EVALUATE, "--reconstructions", "all.csv")
-        done = subprocess.run(["/usr/bin/python3", ROOT / "tools" / "reconstructions", "all.csv", "--out", "picture.png"], cwd=self.folder,
-                              capture_output=True, text=True)
+        done = self.draw("all.csv", "--out", "picture.png")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertGreater((self.folder / "picture.png").stat().st_size, 10000)
         self.assertIn("nosuch/all.csv", self.expect(1, *EVALUATE, "--reconstructions", "nosuch/all.csv").message)
-        done = subprocess.run(["/usr/bin/python3", ROOT / "tools" / "reconstructions", "run/log.jsonl"], cwd=self.folder, capture_output=True,
-                              text=True)
+        done = self.draw("run/log.jsonl")
         self.assertEqual(done.returncode, 1)
         self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
