@@ -110,22 +110,34 @@ static void name_survey(struct job *job)
              (unsigned long long)mix64(content ^ mix64(other)), (unsigned long long)mix64(other + mix64(content + 1)));
 }
 
+/* The light curves of the portion in memory go into the shard. */
+static int append_portion(struct job *job, struct stars *stars, struct shard_writer *writer, struct error *error)
+{
+    struct curves curves = {0};
+    curves_make(&curves, stars, &job->options->cuts, &job->labels, job->report->tally, job->report->class_curves);
+    shard_append(writer, &curves, error);
+    curves_release(&curves);
+    return error->status;
+}
+
 /* Everything of one shard: from the spill to its file. */
 static int make_shard(struct job *job, int shard, struct error *error)
 {
     struct stars stars;
-    struct curves curves = {0};
+    struct shard_writer writer;
     const char *folder = job->building.partial;
     int ranks = comm_size(job->comm);
-    if (stars_load(&stars, folder, ranks, shard, error)) return error->status;
-    if (!curves_make(&curves, &stars, &job->options->cuts, &job->labels, job->report->tally, job->report->class_curves,
-                     job->paths, error)) {
-        stars_release(&stars);
-        shard_write(folder, shard, job->options->shards, &job->identity, &curves, error);
+    if (stars_open(&stars, folder, ranks, shard, error)) return error->status;
+    if (!curves_check_sources(&stars, job->paths, error)) {
+        shard_begin(&writer, folder, shard, job->options->shards, error);
+        while (!error->status && !stars_next(&stars, error)) {
+            append_portion(job, &stars, &writer, error);
+            if (stars.end == stars.count) break;
+        }
+        shard_finish(&writer, &job->identity, error);
     }
     if (!error->status) spill_remove(folder, ranks, shard);
-    stars_release(&stars);
-    curves_release(&curves);
+    stars_close(&stars);
     return error->status;
 }
 

@@ -12,11 +12,12 @@
 #define ASTROMER_SURVEY_SHARD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 
-enum { SHARD_FORMAT_VERSION = 1, SHARD_NAME_BYTES = 64 };
+enum { SHARD_FORMAT_VERSION = 1, SHARD_NAME_BYTES = 64, SHARD_PATH_BYTES = 4096, SHARD_COLUMNS = 3 };
 
 /* What all shards of a survey share. */
 struct survey_identity {
@@ -46,7 +47,21 @@ void curves_release(struct curves *curves);
 /* shard-00003-of-00064.h5 */
 void shard_file_name(char name[SHARD_NAME_BYTES], int shard, int shards);
 
-/* Writes one shard under a temporary name, fsyncs and renames it. Not collective. */
+/* Writing a shard portion by portion: observations wait in unnamed files of the folder until their number is known, so memory
+ * holds no more than ids, offsets and labels. Not collective. */
+struct shard_writer {
+    char path[SHARD_PATH_BYTES]; /* of the shard to make */
+    int shard, shards;
+    int column[SHARD_COLUMNS]; /* files with time, magnitude and error so far */
+    struct curves index;       /* without observations */
+    size_t offset_room, label_room, text_room, text_bytes;
+};
+int shard_begin(struct shard_writer *writer, const char *folder, int shard, int shards, struct error *error);
+/* Takes copies of more light curves; labels with every portion or with none. */
+int shard_append(struct shard_writer *writer, const struct curves *curves, struct error *error);
+/* If the error is still unset, writes the shard under a temporary name, fsyncs and renames it. Releases everything. */
+int shard_finish(struct shard_writer *writer, const struct survey_identity *identity, struct error *error);
+/* All of it at once. */
 int shard_write(const char *folder, int shard, int shards, const struct survey_identity *identity, const struct curves *curves,
                 struct error *error);
 
