@@ -59,7 +59,8 @@ struct shard_writer {
 int shard_begin(struct shard_writer *writer, const char *folder, int shard, int shards, struct error *error);
 /* Takes copies of more light curves; labels with every portion or with none. */
 int shard_append(struct shard_writer *writer, const struct curves *curves, struct error *error);
-/* If the error is still unset, writes the shard under a temporary name, fsyncs and renames it. Releases everything. */
+/* If the error is still unset, writes the shard under a temporary name, fsyncs and renames it (the folder is not fsynced). Releases
+ * everything. */
 int shard_finish(struct shard_writer *writer, const struct survey_identity *identity, struct error *error);
 /* All of it at once. */
 int shard_write(const char *folder, int shard, int shards, const struct survey_identity *identity, const struct curves *curves,

@@ -71,11 +71,11 @@ static herr_t put_curves(hid_t file, const struct curves *curves, const int colu
     return curves->label ? h5_dataset_put(file, "label", H5T_STD_I32LE, curves->count, curves->label) : 0;
 }
 
-/* Makes sure that what was written to a file or a folder is on the disk. */
-static int flush(const char *path, int flags, struct error *error)
+/* Makes sure that what was written is on the disk. */
+static int flush(const char *path, struct error *error)
 {
-    int fd = open(path, flags | O_CLOEXEC);
-    int failed = fd < 0 || (fsync(fd) && errno != EINVAL); /* EINVAL: the file system has no fsync of folders */
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int failed = fd < 0 || fsync(fd);
     if (failed) error_set(error, STATUS_FAILED, "%s: cannot be flushed to the disk: %s", path, strerror(errno));
     if (fd >= 0) close(fd);
     return error->status;
@@ -161,16 +161,12 @@ static void write_file(const struct shard_writer *writer, const char *temporary,
     h5_quiet_end(&quiet);
 }
 
-/* The file gets its name, on the disk too. */
+/* The whole file gets its name. That the name is on the disk is for whoever made the folder to see to, once for all shards. */
 static void take_name(const char *temporary, const char *path, struct error *error)
 {
-    char folder[SHARD_PATH_BYTES];
-    if (!error->status) flush(temporary, O_RDONLY, error);
+    if (!error->status) flush(temporary, error);
     if (!error->status && rename(temporary, path))
         error_set(error, STATUS_FAILED, "%s: cannot be given its name: %s", temporary, strerror(errno));
-    strcpy(folder, path);
-    *strrchr(folder, '/') = 0;
-    if (!error->status) flush(folder, O_RDONLY | O_DIRECTORY, error);
     if (error->status) unlink(temporary);
 }
 
