@@ -137,8 +137,7 @@ void curves_make(struct curves *curves, struct stars *stars, const struct cuts *
 {
     int64_t longest = 0;
     bool labelled = labels->count > 0;
-    for (int64_t i = stars->begin; i < stars->end; i++)
-        longest = stars->star[i].count > longest ? stars->star[i].count : longest;
+    for (int64_t i = stars->begin; i < stars->end; i++) longest = stars->star[i].count > longest ? stars->star[i].count : longest;
     float *scratch = memory_new((size_t)longest, sizeof *scratch, "magnitudes of a light curve");
     curves_new(curves, stars, labelled);
     for (int64_t i = stars->begin; i < stars->end; i++) {

@@ -91,8 +91,7 @@ int shard_begin(struct shard_writer *writer, const char *folder, int shard, int 
     for (int c = 0; c < SHARD_COLUMNS; c++) {
         snprintf(temporary, sizeof temporary, "%s.%s.partial", writer->path, column_names[c]);
         writer->column[c] = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (writer->column[c] < 0)
-            return error_set(error, STATUS_FAILED, "%s: cannot be made: %s", temporary, strerror(errno));
+        if (writer->column[c] < 0) return error_set(error, STATUS_FAILED, "%s: cannot be made: %s", temporary, strerror(errno));
         unlink(temporary); /* it lives as long as it is open */
     }
     return STATUS_OK;
@@ -105,7 +104,7 @@ static int write_column(struct shard_writer *writer, int column, const void *val
         ssize_t written = write(writer->column[column], data, bytes);
         if (written < 0 && errno == EINTR) continue;
         if (written < 0)
-            return error_set(error, STATUS_FAILED, "%s: its %s cannot be written: %s", writer->path, column_names[column],
+            return error_set(error, STATUS_FAILED, "%s: cannot be written (%s): %s", writer->path, column_names[column],
                              strerror(errno));
         data += written;
         bytes -= (size_t)written;
