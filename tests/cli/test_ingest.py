@@ -2,6 +2,7 @@
 """Shows that ingest makes of each raw format exactly the survey that it should, the same one whatever the order of files and rows
 and the number of ranks, that it accounts for every row, and that a bad file leaves nothing behind."""
 import gzip
+import json
 import os
 import random
 import re
@@ -488,13 +489,9 @@ class Labels(IngestTest):
 class Memory(IngestTest):
     def peak(self, path):
         """The most memory that an ingest of two shards had, in bytes."""
-        process = subprocess.Popen([PROGRAM, "ingest", "--out", "out/survey", "--shards", "2", "--filter", "off", path],
-                                   cwd=self.folder, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        self.assertEqual(status, 0)
+        peak = self.peak_bytes("ingest", "--out", "out/survey", "--shards", 2, "--filter", "off", path)
         shutil.rmtree(self.folder / "out")
-        return usage.ru_maxrss * 1024
+        return peak
 
     def test_does_not_grow_with_the_rows(self):
         """Eight times the rows, several portions of a shard, whether the rows of a star stand together or not."""
@@ -511,6 +508,23 @@ class Memory(IngestTest):
             peaks[name] = [self.peak("stars.csv"), self.peak("nights.csv")]
         for few, many in zip(peaks["few"], peaks["many"]):
             self.assertLess(many, few + 16e6, peaks)
+
+
+class Bench(IngestTest):
+    def test_it_measures(self):
+        """bench/ingest on little: it holds ingest's count of rows to its own, and knows all inputs."""
+        build = Path(PROGRAM).parent
+        if not (build / "astromer").exists():
+            self.skipTest("the program under test is not named astromer")
+        subprocess.run([ROOT / "bench" / "ingest", "--build", build, "--rows", "6000", "--many", "8000", "--rounds", "1", "--folder",
+                        self.folder, "--out", self.folder / "result.json"], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, timeout=100)
+        numbers = json.loads((self.folder / "result.json").read_text())["numbers"]
+        self.assertEqual(list(numbers), ["csv", "csv, rows by time", "csv.gz", "star files", "csv, many rows"])
+        self.assertEqual({n["rows"] for n in numbers.values()}, {6000, 8000})
+        for name, n in numbers.items():
+            self.assertTrue(n["rows_per_second"] > 0 and 1e6 < n["peak_bytes"] < 1e9, (name, n))
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["result.json"])
 
 
 class RealData(IngestTest):
