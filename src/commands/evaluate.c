@@ -167,6 +167,9 @@ int command_evaluate(struct comm *comm, int argc, char **argv, struct error *err
     struct operands operands;
     struct loaded_model model = {0};
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
+    if (o.probed_only && o.reconstructions)
+        return error_set(error, STATUS_USAGE,
+                         "evaluate: --reconstructions writes what both passes make; leave out --probed-only");
     if (!loaded_model_open(&model, o.checkpoint, operands.count, operands.word, comm, error))
         evaluate_survey(&o, &model, comm, error);
     loaded_model_close(&model);

@@ -248,6 +248,9 @@ class Stopping(Training):
         self.assertEqual(set(both) - set(probed), {"rmse_unmasked"})
         for key in ("windows", "rmse", "r2", "spread"):
             self.assertEqual(probed[key], both[key], key)
+        refused = self.expect(2, "evaluate", "--checkpoint", "run/best.h5", "--survey", "other", "--probed-only", "--reconstructions",
+                              "r.csv")
+        self.assertIn("leave out --probed-only", refused.message)
 
 
 def children(pid):
