@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,37 @@ static void numbers_as_strtod(void **state)
                  r[3] >> 22);
         assert_true(number(text, &value));
         if (value != strtod(text, NULL)) fail_msg("%s read as %.17g", text, value);
+    }
+}
+
+/* Decimals in and beside the middle between two neighbouring doubles or floats, where a second rounding goes wrong. */
+static void hard_numbers(void **state)
+{
+    (void)state;
+    char text[2000];
+    for (uint32_t i = 0; i < 60000; i++) {
+        uint32_t r[4];
+        random_block(4, 200, 0, 0, i, r);
+        bool single = i % 2;
+        double value = ldexp((double)(((uint64_t)r[0] << 32 | r[1]) >> (single ? 40 : 11)), (int)(r[2] % 120) - 90);
+        /* 24 or 53 bits, and half a unit more: the middle, exact in long double and so in its text. */
+        long double middle = (long double)value + ldexpl(1, ilogb(value) - (single ? 24 : 53));
+        int places = snprintf(text, sizeof text, "%.*Lf", (int)(r[3] % 4 ? 20 + r[3] % 150 : r[3] % 20), middle);
+        if (r[3] >> 30 == 1) text[places - 1] = '1'; /* a little off */
+        double read;
+        if (strlen(text) > 380) continue;
+        assert_true(number(text, &read));
+        if (read != strtod(text, NULL)) fail_msg("%s read as %.17g", text, read);
+        float nearest = number_float(text, text + strlen(text), read);
+        if (nearest != strtof(text, NULL)) fail_msg("%s read as the float %.9g", text, (double)nearest);
+    }
+    static const char *const some[] = {
+        "1.00000005960464477540",        "1.00000005960464477538", "1.4e-45",  "7.1e-46", "1.17549435e-38", "1.1754942e-38",
+        "-1.00000017881393432617187499", "16777217.0000000001",    "8388608.5"};
+    for (size_t i = 0; i < sizeof some / sizeof some[0]; i++) {
+        double read;
+        assert_true(number(some[i], &read) && read == strtod(some[i], NULL));
+        assert_true(number_float(some[i], some[i] + strlen(some[i]), read) == strtof(some[i], NULL));
     }
 }
 
@@ -282,13 +314,10 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers_as_strtod),
-        cmocka_unit_test(not_numbers),
-        cmocka_unit_test(fields),
-        cmocka_unit_test(line_ends),
-        cmocka_unit_test(cannot_open),
-        cmocka_unit_test(long_lines),
-        cmocka_unit_test(gzip),
+        cmocka_unit_test(numbers_as_strtod), cmocka_unit_test(hard_numbers),
+        cmocka_unit_test(not_numbers),       cmocka_unit_test(fields),
+        cmocka_unit_test(line_ends),         cmocka_unit_test(cannot_open),
+        cmocka_unit_test(long_lines),        cmocka_unit_test(gzip),
         cmocka_unit_test(behind_gzip),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

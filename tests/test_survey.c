@@ -266,6 +266,33 @@ static void selection_splits_by_id(void **state)
     survey_close(&survey);
 }
 
+/* A MACHO star in both bands is on one side; other ids that end alike are stars of their own. */
+static void bands_of_a_star_stay_together(void **state)
+{
+    (void)state;
+    enum { STARS = 200, KINDS = 5 };
+    static const char *const forms[KINDS] = {"%d.%d.%d", "%d.%d.%d.R", "%d.%d.%d.B", "star-%d.%d.%d.R", "%d.%d.%d.RB"};
+    char id[STARS * KINDS][48], *pointer[STARS * KINDS];
+    for (int i = 0; i < STARS * KINDS; i++) {
+        snprintf(id[i], sizeof id[i], forms[i % KINDS], i / KINDS % 82, i / KINDS, i / KINDS * 7);
+        pointer[i] = id[i];
+    }
+    struct shard shard = {.count = STARS * KINDS, .id = pointer};
+    int64_t count = STARS * KINDS;
+    struct survey survey = {.shards = 1, .ranks = comm_size(world), .rank = comm_rank(world), .count = &count, .shard = &shard};
+    struct selection selection;
+    struct error error = {0};
+    assert_int_equal(selection_new(&selection, &survey, world, PART_VALIDATION, 0.4, &error), STATUS_OK);
+    bool out[STARS * KINDS] = {false};
+    int64_t places = survey_owns(&survey, 0) ? selection.count[0] : 0;
+    for (int64_t i = 0; i < places; i++) out[selection.curve[0][i]] = true;
+    for (int i = 0; i < STARS * KINDS && survey_owns(&survey, 0); i++) {
+        const char *star = i % KINDS < 3 ? id[i / KINDS * KINDS] : id[i];
+        assert_int_equal(out[i], id_hash(star) < 0.4);
+    }
+    selection_release(&selection);
+}
+
 static void hash_is_uniform(void **state)
 {
     (void)state;
@@ -298,6 +325,7 @@ int main(int argc, char **argv)
         WITH_SURVEY(too_many_ranks),
         WITH_SURVEY(selection_splits_by_id),
         cmocka_unit_test(hash_is_the_documented_one),
+        cmocka_unit_test(bands_of_a_star_stay_together),
         cmocka_unit_test(hash_is_uniform),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,10 +15,12 @@ static const char about[] =
     "                   10 and 11 red magnitude and error, 25 and 26 blue); id = field.tile.sequence\n"
     "  MACHO star file  lc_FIELD.TILE.SEQ.BAND.mjd: lines of '#', then MJD Mag Err\n"
     "  table            a header that names id, time (mjd), mag and err; cut by comma, semicolon or tab;\n"
-    "                   the rows of a star may stand anywhere; without an id the file is one star\n"
+    "                   the rows of a star may stand anywhere; without an id the file is one star; a column\n"
+    "                   band or filter means that --band chooses among its values\n"
     "  star table       no header, time,mag,err; the file is one star, its name the id";
 
 static const char more[] =
+    "A time above 2400000.5 is a Julian date and becomes an MJD; smaller ones are taken as they are.\n"
     "Cuts: 0 < error < 1; magnitudes strictly between the 1st and 99th percentile of the light curve; at least\n"
     "5 observations; then the filter. Under mpirun the files are dealt over the ranks.\n"
     "Examples:\n"
@@ -38,6 +40,7 @@ static void print_rows(const struct ingest_report *report)
     print_reason(tally[TALLY_FILES_OTHER_BAND], "of another band, left out");
     printf("%14lld  rows read in %.1f s, %.2f million rows/s\n", (long long)tally[TALLY_ROWS], report->read_seconds,
            (double)tally[TALLY_ROWS] * 1e-6 / (report->read_seconds > 0 ? report->read_seconds : 1));
+    print_reason(tally[TALLY_OTHER_BAND], "of another band");
     print_reason(tally[TALLY_BAD_FIELDS], "bad: too few fields");
     print_reason(tally[TALLY_BAD_ID], "bad: no usable id");
     print_reason(tally[TALLY_BAD_NUMBER], "bad: time, magnitude or error is not a number");
@@ -47,6 +50,7 @@ static void print_rows(const struct ingest_report *report)
     print_reason(tally[TALLY_ROWS_SHORT], "in light curves that are too short");
     print_reason(tally[TALLY_ROWS_CALM], "in light curves that are not variable");
     printf("  %12lld  kept\n", (long long)tally[TALLY_ROWS_KEPT]);
+    print_reason(tally[TALLY_JULIAN], "had a Julian date as time: 2400000.5 was taken off, MJD is kept");
     print_reason(tally[TALLY_REPEATED], "repeat a row of their star: kept, --drop-duplicates leaves them out");
 }
 
@@ -92,9 +96,12 @@ int command_ingest(struct comm *comm, int argc, char **argv, struct error *error
          false, 1, INGEST_SHARDS_MOST, NULL},
         {"--labels", OPTION_TEXT, &options.labels, "FILE", "classes of stars, a CSV file of id,class", false, 0, 0, NULL},
         {"--band", OPTION_TEXT, &options.band, "BAND",
-         "MACHO: R or B; a dump gives R when not told, star files both. Other formats: noted in the survey", false, 0, 0, NULL},
+         "MACHO: R or B; a dump gives R when not told, star files both. A table with a column for the band: only rows of this "
+         "one. "
+         "Else: noted in the survey",
+         false, 0, 0, NULL},
         {"--columns", OPTION_TEXT, &options.columns, "NAMES",
-         "a table's columns: id=..,time=..,magnitude=..,error=.., any of them", false, 0, 0, NULL},
+         "a table's columns: id=..,time=..,magnitude=..,error=..,band=.., any of them", false, 0, 0, NULL},
         {"--filter", OPTION_CHOICE, &filter, "any|all|off",
          "keep light curves with any (default) or all of |kurtosis| > 10, |skewness| > 1, std > 0.1", false, 0, 0, filter_names},
         {"--drop-duplicates", OPTION_FLAG, &drop_duplicates, NULL,
@@ -106,8 +113,8 @@ int command_ingest(struct comm *comm, int argc, char **argv, struct error *error
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
     options.shards = (int)shards;
     options.cuts = (struct cuts){.filter = (enum filter)filter, .drop_duplicates = drop_duplicates};
-    ingest_expand(operands.count, operands.word, &files, &paths, error);
-    if (!comm_agree(comm, error) && !ingest(&options, files, paths, comm, &report, error) && comm_rank(comm) == 0) {
+    if (!ingest_expand(operands.count, operands.word, &files, &paths, comm, error) &&
+        !ingest(&options, files, paths, comm, &report, error) && comm_rank(comm) == 0) {
         print_rows(&report);
         print_curves(&report);
         print_labels(&report);

@@ -13,6 +13,9 @@
 enum { ARENA_ALIGN_BYTES = 256 };
 /* On a CPU more windows at once than this gain nothing; fewer, where long windows would take more memory than this. */
 enum { WINDOWS_ON_CPU = 32 };
+/* Without a backward pass that must find everything again, a block's activations are used at once: so few that they stay in
+ * cache. */
+enum { WINDOWS_OF_A_THREAD = 8 };
 static const size_t ARENA_BYTES_ON_CPU = (size_t)4 << 30;
 /* Of a GPU's free memory this part stays free for what is allocated later: work memory of operations, libraries, graphs. */
 enum { PART_LEFT_FREE = 16 };
@@ -130,7 +133,8 @@ int encoder_fitting(struct device *device, const struct parameter_table *table, 
 
 int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training)
 {
-    if (!device->records && most > WINDOWS_ON_CPU) most = WINDOWS_ON_CPU;
+    int most_on_cpu = training ? WINDOWS_ON_CPU : WINDOWS_OF_A_THREAD * (device->threads > 1 ? device->threads : 1);
+    if (!device->records && most > most_on_cpu) most = most_on_cpu;
     int fits = encoder_fitting(device, table, most, L, training);
     if (fits < 1) return 1;
     int parts = (most + fits - 1) / fits;

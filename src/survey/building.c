@@ -105,9 +105,19 @@ int building_begin(struct building *building, const char *out, struct comm *comm
     return comm_agree(comm, error);
 }
 
+/* So that the names in a folder are on the disk too; not every file system can. */
+static void flush_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
 /* OUT.partial becomes OUT, which may be an empty folder. */
 static int give_name(const struct building *building, struct error *error)
 {
+    flush_folder(building->partial);
     if (rename(building->partial, building->out))
         return error_set(error, STATUS_FAILED, "%s: cannot be renamed to %s: %s", building->partial, building->out,
                          strerror(errno));
@@ -115,11 +125,7 @@ static int give_name(const struct building *building, struct error *error)
     strcpy(parent, building->out);
     char *slash = strrchr(parent, '/');
     if (slash) slash[slash == parent] = 0;
-    int fd = open(slash ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        fsync(fd); /* so that the name is on the disk too; not every file system can */
-        close(fd);
-    }
+    flush_folder(slash ? parent : ".");
     return STATUS_OK;
 }
 

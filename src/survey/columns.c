@@ -21,10 +21,12 @@ static const char *const error_names[] = {
     "err",       "error",   "mag_err", "magerr",  "mag_error",   "magerror",    "err_mag", "errmag",    "magnitude_error",
     "e_mag",     "emag",    "dmag",    "mag_unc", "magunc",      "merr",        "sigma",   "sigma_mag", "sigmapsf",
     "mag_sigma", "mag_std", "errors",  "unc",     "uncertainty", "e_magnitude", "dm",      NULL};
+static const char *const band_names[] = {"band",       "filter",     "filt",        "passband", "bandpass", "filter_name",
+                                         "filtername", "filtercode", "phot_filter", "fid",      NULL};
 static const char *const class_names[] = {"class",    "label",    "type",  "classname", "class_name", "variability_type",
                                           "var_type", "category", "alias", "target",    NULL};
-static const char *const *const usual[] = {id_names, time_names, magnitude_names, error_names, class_names};
-static const char *const column_words[COLUMNS_NAMED + 1] = {"id", "time", "magnitude", "error", NULL};
+static const char *const *const usual[] = {id_names, time_names, magnitude_names, error_names, band_names, class_names};
+static const char *const column_words[COLUMNS_NAMED + 1] = {"id", "time", "magnitude", "error", "band", NULL};
 
 static int find(const struct text *fields, int count, const char *name)
 {
@@ -55,7 +57,7 @@ static int read_name(struct columns *columns, char *pair, struct error *error)
     char *equals = strchr(pair, '=');
     if (!equals || equals == pair || !equals[1])
         return error_set(error, STATUS_USAGE,
-                         "--columns has '%s', but wants id=NAME,time=NAME,magnitude=NAME,error=NAME, any of them",
+                         "--columns has '%s', but wants id=NAME,time=NAME,magnitude=NAME,error=NAME,band=NAME, any of them",
                          shown(pair, quoted));
     *equals = 0;
     for (int c = 0; c < COLUMNS_NAMED; c++) {
@@ -64,7 +66,7 @@ static int read_name(struct columns *columns, char *pair, struct error *error)
         columns->name[c] = memory_string(equals + 1);
         return STATUS_OK;
     }
-    return error_set(error, STATUS_USAGE, "--columns knows id, time, magnitude and error, not '%s'", shown(pair, quoted));
+    return error_set(error, STATUS_USAGE, "--columns knows id, time, magnitude, error and band, not '%s'", shown(pair, quoted));
 }
 
 int columns_read(struct columns *columns, const char *option, struct error *error)

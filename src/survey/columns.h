@@ -7,17 +7,17 @@
 #include "base/error.h"
 #include "survey/reader.h"
 
-enum column { COLUMN_ID, COLUMN_TIME, COLUMN_MAGNITUDE, COLUMN_ERROR, COLUMN_CLASS };
-enum { COLUMNS_NAMED = COLUMN_ERROR + 1 };
+enum column { COLUMN_ID, COLUMN_TIME, COLUMN_MAGNITUDE, COLUMN_ERROR, COLUMN_BAND, COLUMN_CLASS };
+enum { COLUMNS_NAMED = COLUMN_BAND + 1 };
 
 /* The place of the field whose name is most usual for the column, in any case, or -1. */
 int column_usual(const struct text *fields, int count, enum column column);
 
-/* Names from `--columns id=..,time=..,magnitude=..,error=..`; NULL where the usual names hold. */
+/* Names from `--columns id=..,time=..,magnitude=..,error=..,band=..`; NULL where the usual names hold. */
 struct columns {
     char *name[COLUMNS_NAMED]; /* owned */
 };
-/* `option` NULL gives the usual names. A word that is not one of the four is STATUS_USAGE. */
+/* `option` NULL gives the usual names. A word that is not one of the five is STATUS_USAGE. */
 int columns_read(struct columns *columns, const char *option, struct error *error);
 void columns_release(struct columns *columns);
 

@@ -72,11 +72,14 @@ static int64_t cut(struct observation *row, int64_t count, const struct cuts *cu
     return kept;
 }
 
-/* Room for as many light curves and observations as the stars can give. */
+/* Room for as many light curves and observations as the stars in memory can give. */
 static void curves_new(struct curves *curves, const struct stars *stars, bool labelled)
 {
-    size_t count = (size_t)stars->count, rows = (size_t)stars->observations, bytes = 0;
-    for (int64_t i = 0; i < stars->count; i++) bytes += strlen(stars->star[i].id) + 1;
+    size_t count = (size_t)(stars->end - stars->begin), rows = 0, bytes = 0;
+    for (int64_t i = stars->begin; i < stars->end; i++) {
+        bytes += stars->star[i].id_bytes + 1;
+        rows += (size_t)stars->star[i].count;
+    }
     *curves = (struct curves){0};
     curves->offset = memory_zeroed(count + 1, sizeof *curves->offset, "light curves");
     curves->time = memory_new(rows, sizeof *curves->time, "light curves");
@@ -122,18 +125,22 @@ static int32_t label_star(struct labels *labels, const char *id, bool kept, int6
     return class;
 }
 
-int curves_make(struct curves *curves, struct stars *stars, const struct cuts *cuts, struct labels *labels, int64_t *tally,
-                int64_t *class_curves, char *const *paths, struct error *error)
+int curves_check_sources(const struct stars *stars, char *const *paths, struct error *error)
+{
+    for (int64_t i = 0; i < stars->count; i++)
+        if (stars->star[i].other_source) return claimed_twice(&stars->star[i], paths, error);
+    return STATUS_OK;
+}
+
+void curves_make(struct curves *curves, struct stars *stars, const struct cuts *cuts, struct labels *labels, int64_t *tally,
+                 int64_t *class_curves)
 {
     int64_t longest = 0;
     bool labelled = labels->count > 0;
-    for (int64_t i = 0; i < stars->count; i++) {
-        if (stars->star[i].other_source) return claimed_twice(&stars->star[i], paths, error);
-        longest = stars->star[i].count > longest ? stars->star[i].count : longest;
-    }
+    for (int64_t i = stars->begin; i < stars->end; i++) longest = stars->star[i].count > longest ? stars->star[i].count : longest;
     float *scratch = memory_new((size_t)longest, sizeof *scratch, "magnitudes of a light curve");
     curves_new(curves, stars, labelled);
-    for (int64_t i = 0; i < stars->count; i++) {
+    for (int64_t i = stars->begin; i < stars->end; i++) {
         const struct star *star = &stars->star[i];
         struct observation *row = stars->observation + star->first;
         int64_t kept = cut(row, star->count, cuts, scratch, tally);
@@ -141,5 +148,4 @@ int curves_make(struct curves *curves, struct stars *stars, const struct cuts *c
         if (kept) append(curves, star->id, row, kept, label);
     }
     memory_free(scratch);
-    return STATUS_OK;
 }

@@ -26,4 +26,10 @@ static inline bool field_number(struct text field, double *value)
     return number_read(field.start, field.start + field.length, value);
 }
 
+/* The nearest float, of a field that reads as `value`. */
+static inline float field_float(struct text field, double value)
+{
+    return number_float(field.start, field.start + field.length, value);
+}
+
 #endif

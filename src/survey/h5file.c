@@ -4,9 +4,11 @@
  * anything. */
 #include "survey/h5file.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <zlib.h>
 
@@ -388,7 +390,7 @@ int h5_strings_read(const struct h5_dataset *dataset, char ***strings, char **te
     return error->status;
 }
 
-herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, const void *values)
+static hid_t dataset_create(hid_t file, const char *name, hid_t type, int64_t count)
 {
     hsize_t dimension = (hsize_t)count;
     hid_t space = H5Screate_simple(1, &dimension, NULL);
@@ -397,11 +399,63 @@ herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, c
     H5Pset_obj_track_times(properties, false); /* the same content must give the same file */
     H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
     hid_t set = H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+    H5Pclose(properties);
+    H5Sclose(space);
+    return set;
+}
+
+herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, const void *values)
+{
+    hid_t set = dataset_create(file, name, type, count);
     herr_t status = set < 0 ? -1 : 0;
     if (set >= 0 && count > 0) status = H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
     if (status >= 0) status = h5_integer_put(set, "crc32", H5T_STD_U32LE, h5_crc(0, values, (size_t)count * H5Tget_size(type)));
     if (set >= 0 && H5Dclose(set) < 0) status = -1;
-    H5Pclose(properties);
+    return status;
+}
+
+static bool pread_all(int fd, char *out, size_t bytes, off_t position)
+{
+    while (bytes) {
+        ssize_t got = pread(fd, out, bytes, position);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        out += got;
+        bytes -= (size_t)got;
+        position += got;
+    }
+    return true;
+}
+
+/* The elements first .. first + count - 1 of a dataset. */
+static herr_t write_part(hid_t set, hid_t type, int64_t first, int64_t count, const void *values)
+{
+    hsize_t start = (hsize_t)first, many = (hsize_t)count;
+    hid_t space = H5Dget_space(set), memory = H5Screate_simple(1, &many, NULL);
+    herr_t status = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &many, NULL);
+    if (status >= 0) status = H5Dwrite(set, type, memory, space, H5P_DEFAULT, values);
+    H5Sclose(memory);
     H5Sclose(space);
+    return status;
+}
+
+herr_t h5_dataset_copy(hid_t file, const char *name, hid_t type, int64_t count, int source)
+{
+    enum { PART = 1 << 16 };
+    size_t element_bytes = H5Tget_size(type);
+    char *part = memory_new(PART, element_bytes, "a part of a dataset");
+    hid_t set = dataset_create(file, name, type, count);
+    herr_t status = set < 0 ? -1 : 0;
+    uint32_t crc = h5_crc(0, NULL, 0);
+    for (int64_t first = 0; status >= 0 && first < count; first += PART) {
+        int64_t many = count - first < PART ? count - first : PART;
+        size_t bytes = (size_t)many * element_bytes;
+        status = pread_all(source, part, bytes, (off_t)(first * (int64_t)element_bytes)) ? 0 : -1;
+        crc = h5_crc(crc, part, bytes);
+        if (status >= 0) status = write_part(set, type, first, many, part);
+    }
+    if (status >= 0) status = h5_integer_put(set, "crc32", H5T_STD_U32LE, crc);
+    if (set >= 0 && H5Dclose(set) < 0) status = -1;
+    memory_free(part);
     return status;
 }

@@ -63,5 +63,7 @@ int h5_crc_check(const struct h5_dataset *dataset, uint32_t crc, struct error *e
 
 /* Writes a contiguous dataset with its CRC; memory and file types are the same, so on little-endian machines only. */
 herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, const void *values);
+/* The same, the values being those of an open file from its beginning on. */
+herr_t h5_dataset_copy(hid_t file, const char *name, hid_t type, int64_t count, int source);
 
 #endif

@@ -25,6 +25,7 @@ struct job {
     struct survey_identity identity;
     struct ingest_report *report; /* this rank's own counts until the end */
     bool band_seen[2];            /* R, B in MACHO files */
+    char table_band[BAND_BYTES];  /* of the first row of a table that says it, empty without one */
     uint64_t content;
 };
 
@@ -41,6 +42,8 @@ static int read_file(struct job *job, struct spill *spill, struct progress *prog
     struct sink sink = {.spill = spill, .tally = job->report->tally, .columns = &job->columns, .band_seen = job->band_seen};
     if (reader_open(&reader, job->paths[file], error)) return error->status;
     sink.band = macho_band(job->options->band);
+    sink.wanted = job->options->band;
+    sink.table_band = job->table_band;
     sink.file_number = (uint32_t)file + 1;
     sink.progress = progress;
     sink.files = job->files;
@@ -78,6 +81,24 @@ static int read_files(struct job *job, struct error *error)
     return comm_agree(job->comm, error);
 }
 
+/* The tables' band is the same on all ranks, or with --band no more than an example: all take that of the lowest rank with one.
+ * Collective. */
+static int share_table_band(struct job *job, struct error *error)
+{
+    char own[BAND_BYTES], quoted[2][SHOWN_TEXT];
+    int64_t nearness = job->table_band[0] ? comm_size(job->comm) - comm_rank(job->comm) : 0;
+    memcpy(own, job->table_band, sizeof own);
+    comm_max_int64(job->comm, &nearness, 1);
+    if (nearness == 0) return STATUS_OK;
+    comm_broadcast(job->comm, job->table_band, sizeof job->table_band, comm_size(job->comm) - (int)nearness);
+    if (!job->options->band && own[0] && strcmp(own, job->table_band))
+        error_set(error, STATUS_FAILED,
+                  "the tables have rows of band '%s' and of band '%s'; a survey has one band, choose it "
+                  "with --band",
+                  shown(job->table_band, quoted[0]), shown(own, quoted[1]));
+    return comm_agree(job->comm, error);
+}
+
 /* The band that the survey is said to have. */
 static void name_band(struct job *job)
 {
@@ -88,6 +109,7 @@ static void name_band(struct job *job)
         snprintf(band, sizeof job->report->band, "%s", job->options->band);
     else
         snprintf(band, sizeof job->report->band, "%s%s%s", seen[1] ? "B" : "", seen[0] && seen[1] ? "," : "", seen[0] ? "R" : "");
+    if (!job->options->band && !seen[0] && !seen[1]) memcpy(band, job->table_band, sizeof job->report->band);
     if (macho_band(job->options->band) && (seen[0] || seen[1])) snprintf(band, 2, "%c", macho_band(job->options->band));
     memcpy(job->identity.band, band, sizeof job->identity.band);
 }
@@ -110,22 +132,34 @@ static void name_survey(struct job *job)
              (unsigned long long)mix64(content ^ mix64(other)), (unsigned long long)mix64(other + mix64(content + 1)));
 }
 
+/* The light curves of the portion in memory go into the shard. */
+static int append_portion(struct job *job, struct stars *stars, struct shard_writer *writer, struct error *error)
+{
+    struct curves curves = {0};
+    curves_make(&curves, stars, &job->options->cuts, &job->labels, job->report->tally, job->report->class_curves);
+    shard_append(writer, &curves, error);
+    curves_release(&curves);
+    return error->status;
+}
+
 /* Everything of one shard: from the spill to its file. */
 static int make_shard(struct job *job, int shard, struct error *error)
 {
     struct stars stars;
-    struct curves curves = {0};
+    struct shard_writer writer;
     const char *folder = job->building.partial;
     int ranks = comm_size(job->comm);
-    if (stars_load(&stars, folder, ranks, shard, error)) return error->status;
-    if (!curves_make(&curves, &stars, &job->options->cuts, &job->labels, job->report->tally, job->report->class_curves,
-                     job->paths, error)) {
-        stars_release(&stars);
-        shard_write(folder, shard, job->options->shards, &job->identity, &curves, error);
+    if (stars_open(&stars, folder, ranks, shard, error)) return error->status;
+    if (!curves_check_sources(&stars, job->paths, error)) {
+        shard_begin(&writer, folder, shard, job->options->shards, error);
+        while (!error->status && !stars_next(&stars, error)) {
+            append_portion(job, &stars, &writer, error);
+            if (stars.end == stars.count) break;
+        }
+        shard_finish(&writer, &job->identity, error);
     }
     if (!error->status) spill_remove(folder, ranks, shard);
-    stars_release(&stars);
-    curves_release(&curves);
+    stars_close(&stars);
     return error->status;
 }
 
@@ -167,16 +201,17 @@ static int prepare(struct job *job, struct error *error)
  * not pass for a star with fewer rows. */
 static int check_rows(const struct job *job, struct error *error)
 {
-    static const enum tally ends[] = {TALLY_BAD_FIELDS, TALLY_BAD_ID,     TALLY_BAD_NUMBER, TALLY_BAD_ERROR, TALLY_DUPLICATES,
-                                      TALLY_PERCENTILE, TALLY_ROWS_SHORT, TALLY_ROWS_CALM,  TALLY_ROWS_KEPT};
+    static const enum tally ends[] = {TALLY_OTHER_BAND, TALLY_BAD_FIELDS, TALLY_BAD_ID,     TALLY_BAD_NUMBER, TALLY_BAD_ERROR,
+                                      TALLY_DUPLICATES, TALLY_PERCENTILE, TALLY_ROWS_SHORT, TALLY_ROWS_CALM,  TALLY_ROWS_KEPT};
     const int64_t *tally = job->report->tally;
     int64_t sum = 0;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) sum += tally[ends[i]];
     if (sum == tally[TALLY_ROWS]) return STATUS_OK;
-    return error_set(error, STATUS_FAILED,
-                     "%s: %lld rows were read but %lld came out of the second pass; does another ingest write the same survey, or is "
-                     "the folder not shared by all nodes?",
-                     job->options->out, (long long)tally[TALLY_ROWS], (long long)sum);
+    return error_set(
+        error, STATUS_FAILED,
+        "%s: %lld rows were read but %lld came out of the second pass; does another ingest write the same survey, or is "
+        "the folder not shared by all nodes?",
+        job->options->out, (long long)tally[TALLY_ROWS], (long long)sum);
 }
 
 /* Sums every rank's counts into the report. Collective. */
@@ -198,8 +233,12 @@ static void add_up(struct job *job)
 static int check_not_empty(const struct job *job, struct error *error)
 {
     const int64_t *tally = job->report->tally;
+    char wanted[SHOWN_TEXT], there[SHOWN_TEXT];
     if (tally[TALLY_CURVES_KEPT]) return STATUS_OK;
     if (tally[TALLY_ROWS] == 0) return error_set(error, STATUS_FAILED, "there is no row of observations in the files given");
+    if (tally[TALLY_ROWS] == tally[TALLY_OTHER_BAND])
+        return error_set(error, STATUS_FAILED, "no row is of band '%s'; there are rows of band '%s', for example",
+                         shown(job->options->band, wanted), shown(job->table_band, there));
     return error_set(
         error, STATUS_FAILED,
         "no light curve is left of %lld: %lld have fewer than %d good observations, %lld are not variable (of %lld rows "
@@ -214,7 +253,7 @@ static void make_survey(struct job *job, struct error *error)
 {
     prepare(job, error);
     if (comm_agree(job->comm, error)) return;
-    if (!read_files(job, error)) {
+    if (!read_files(job, error) && !share_table_band(job, error)) {
         name_band(job);
         name_survey(job);
         make_shards(job, error);

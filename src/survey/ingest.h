@@ -13,20 +13,23 @@
 enum { INGEST_SHARDS_MOST = 65536 };
 
 struct ingest_options {
-    const char *out;     /* the survey's folder to make */
-    int shards;          /* 1 .. INGEST_SHARDS_MOST */
-    const char *labels;  /* a labels file, or NULL */
-    const char *band;    /* "R", "V", ..; NULL when not given. For the MACHO formats R or B */
-    const char *columns; /* id=..,time=..,magnitude=..,error=.., or NULL */
+    const char *out;    /* the survey's folder to make */
+    int shards;         /* 1 .. INGEST_SHARDS_MOST */
+    const char *labels; /* a labels file, or NULL */
+    const char
+        *band; /* "R", "V", ..; NULL when not given. For the MACHO formats R or B; chooses rows of tables that say theirs */
+    const char *columns; /* id=..,time=..,magnitude=..,error=..,band=.., or NULL */
     struct cuts cuts;
 };
 
-/* What is counted. Every row ends in exactly one of BAD_*, DUPLICATES, PERCENTILE, ROWS_SHORT, ROWS_CALM and ROWS_KEPT; every
- * light curve in one of CURVES_SHORT, CURVES_CALM and CURVES_KEPT. */
+/* What is counted. Every row ends in exactly one of OTHER_BAND, BAD_*, DUPLICATES, PERCENTILE, ROWS_SHORT, ROWS_CALM and
+ * ROWS_KEPT; every light curve in one of CURVES_SHORT, CURVES_CALM and CURVES_KEPT. */
 enum tally {
     TALLY_FILES,            /* given */
     TALLY_FILES_OTHER_BAND, /* of them MACHO star files of another band than --band, left out */
     TALLY_ROWS,
+    TALLY_JULIAN,     /* whose time was a Julian date and became an MJD; counted again as what becomes of it */
+    TALLY_OTHER_BAND, /* of a table that says the band, and another one than --band */
     TALLY_BAD_FIELDS, /* too few fields */
     TALLY_BAD_ID,     /* empty, too long or with control characters */
     TALLY_BAD_NUMBER, /* time, magnitude or error is not a finite number */
@@ -62,9 +65,9 @@ void ingest_report_release(struct ingest_report *report);
 int ingest(const struct ingest_options *options, int files, char *const *paths, struct comm *comm, struct ingest_report *report,
            struct error *error);
 
-/* Replaces the folders among `count` paths by the files in them, in the order of their names. `*paths` and the strings in it are
- * owned by the caller. Not collective. */
-int ingest_expand(int count, char *const *words, int *files, char ***paths, struct error *error);
+/* Replaces the folders among `count` paths by the files in them, in the order of their names. Rank 0 looks, so that all have the
+ * same list and a file system is asked once. `*paths` and the strings in it are owned by the caller. Collective. */
+int ingest_expand(int count, char *const *words, int *files, char ***paths, struct comm *comm, struct error *error);
 void ingest_paths_release(int files, char **paths);
 
 #endif

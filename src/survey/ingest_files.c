@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,13 +59,30 @@ static int append_folder(struct list *list, const char *folder, int depth, struc
     return error->status;
 }
 
-int ingest_expand(int count, char *const *words, int *files, char ***paths, struct error *error)
+/* Rank 0's list becomes that of all. Collective. */
+static void share(struct list *list, struct comm *comm)
+{
+    int64_t size[2] = {(int64_t)list->count, 0}; /* paths, bytes of all */
+    for (size_t i = 0; i < list->count; i++) size[1] += (int64_t)strlen(list->path[i]) + 1;
+    comm_broadcast(comm, size, sizeof size, 0);
+    char *text = memory_new((size_t)size[1], 1, "the list of files"), *next = text;
+    for (size_t i = 0; i < list->count; i++) next = stpcpy(next, list->path[i]) + 1;
+    comm_broadcast(comm, text, (size_t)size[1], 0);
+    next = text;
+    for (int64_t i = (int64_t)list->count; i < size[0]; i++, next += strlen(next) + 1) append(list, next);
+    memory_free(text);
+}
+
+int ingest_expand(int count, char *const *words, int *files, char ***paths, struct comm *comm, struct error *error)
 {
     struct list list = {0};
-    for (int i = 0; i < count && !error->status; i++) append_word(&list, words[i], 0, error);
-    if (!error->status && list.count == 0) error_set(error, STATUS_FAILED, "%s: has no files in it", words[0]);
+    bool looks = comm_rank(comm) == 0;
+    for (int i = 0; looks && i < count && !error->status; i++) append_word(&list, words[i], 0, error);
+    if (looks && !error->status && list.count == 0) error_set(error, STATUS_FAILED, "%s: has no files in it", words[0]);
     if (!error->status && list.count > INT_MAX / 2) error_set(error, STATUS_FAILED, "%zu files are too many", list.count);
-    if (error->status) {
+    if (!comm_agree(comm, error)) {
+        share(&list, comm);
+    } else {
         ingest_paths_release((int)list.count, list.path);
         list = (struct list){0};
     }

@@ -23,6 +23,7 @@ struct reading {
     size_t count, capacity;
     char *text;
     size_t bytes, text_capacity;
+    int64_t first_line; /* of the file that is not blank */
     char delimiter;
     int id_column, class_column;
 };
@@ -46,8 +47,9 @@ static char find_delimiter(struct text line)
     return ',';
 }
 
-/* The first line sets the delimiter and, when it is a header, the columns. True when it is one. The line stays as it is. */
-static bool read_header(struct reading *reading, struct text line)
+/* The first line sets the delimiter and, when it names at least one of them as usual, the columns: *header. The line stays as it
+ * is. */
+static int read_header(struct reading *reading, const struct reader *reader, struct text line, bool *header, struct error *error)
 {
     struct text field[LABEL_FIELDS_MOST];
     struct text copy = {memory_new(line.length, 1, "a header"), line.length};
@@ -57,10 +59,15 @@ static bool read_header(struct reading *reading, struct text line)
     if (count > LABEL_FIELDS_MOST) count = LABEL_FIELDS_MOST;
     int id = column_usual(field, count, COLUMN_ID), class = column_usual(field, count, COLUMN_CLASS);
     memory_free(copy.start);
-    if (id < 0 || class < 0 || id == class) return false;
-    reading->id_column = id;
-    reading->class_column = class;
-    return true;
+    if (id == class) class = -1;
+    *header = id >= 0 || class >= 0;
+    if (!*header) return STATUS_OK;
+    if ((id < 0 || class < 0) && count != 2)
+        return error_set(error, STATUS_FAILED, "%s: line %lld is a header without a column named %s; name the column so",
+                         reader->path, (long long)reader->line, id < 0 ? "id" : "class");
+    reading->id_column = id >= 0 ? id : 1 - class; /* of two columns the other one */
+    reading->class_column = class >= 0 ? class : 1 - id;
+    return STATUS_OK;
 }
 
 static int read_line(struct reading *reading, const struct reader *reader, struct text line, struct error *error)
@@ -84,16 +91,35 @@ static int read_line(struct reading *reading, const struct reader *reader, struc
     return STATUS_OK;
 }
 
+static bool has_digit(const char *text)
+{
+    return strpbrk(text, "0123456789") != NULL;
+}
+
+/* The first line was taken for a label; it is a header in words that nobody knows when it is unlike all others. */
+static void drop_unknown_header(struct reading *reading)
+{
+    if (reading->count < 2 || reading->entry[0].line != reading->first_line) return;
+    const struct entry *entry = reading->entry;
+    bool unlike = !has_digit(reading->text + entry[0].id);
+    for (size_t i = 1; i < reading->count && unlike; i++)
+        unlike = has_digit(reading->text + entry[i].id) && strcmp(reading->text + entry[0].class, reading->text + entry[i].class);
+    if (unlike) memmove(reading->entry, reading->entry + 1, --reading->count * sizeof *reading->entry);
+}
+
 static int read_lines(struct reading *reading, struct reader *reader, struct error *error)
 {
     struct text line;
     bool first = true;
     while (!reader_line(reader, &line, error) && line.start) {
         if (text_blank(line)) continue;
-        bool header = first && read_header(reading, line);
+        bool header = false;
+        if (first && read_header(reading, reader, line, &header, error)) break;
+        if (first) reading->first_line = reader->line;
         first = false;
         if (!header && read_line(reading, reader, line, error)) break;
     }
+    if (!error->status) drop_unknown_header(reading);
     if (!error->status && reading->count == 0)
         error_set(error, STATUS_FAILED, "%s: has no labels; a line is id,class", reader->path);
     return error->status;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Labels of light curves: a CSV file `id,class` (comma, semicolon or tab; a header is optional; quotes are fine). The classes
- * are numbered in the order of their names. An empty class means no label. */
+ * are numbered in the order of their names. An empty class means no label. The first line is a header when it names a column as
+ * surveys usually do, or when its class is that of no other line and its id, unlike all others, has no digit. */
 #ifndef ASTROMER_SURVEY_LABELS_H
 #define ASTROMER_SURVEY_LABELS_H
 

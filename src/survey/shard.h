@@ -12,41 +12,57 @@
 #define ASTROMER_SURVEY_SHARD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 
-enum { SHARD_FORMAT_VERSION = 1, SHARD_NAME_BYTES = 64 };
+enum { SHARD_FORMAT_VERSION = 1, SHARD_NAME_BYTES = 64, SHARD_PATH_BYTES = 4096, SHARD_COLUMNS = 3 };
 
 /* What all shards of a survey share. */
 struct survey_identity {
     char survey_id[40]; /* the same in every shard of a survey, different in every other survey */
     char name[256];     /* for people: the folder's name at ingest */
     char band[32];
-    char *cuts;         /* YAML text, owned */
+    char *cuts; /* YAML text, owned */
     int class_count;
-    char **classes;     /* owned; NULL without labels */
+    char **classes; /* owned; NULL without labels */
 };
 void survey_identity_release(struct survey_identity *identity);
 
 /* Light curves in memory, as they stand in a shard. All arrays owned. */
 struct curves {
-    int64_t count;        /* light curves */
+    int64_t count; /* light curves */
     int64_t observations;
-    uint64_t *offset;     /* count + 1 */
-    double *time;         /* observations, MJD days, ascending within a curve */
-    float *magnitude;     /* observations, mag */
-    float *error;         /* observations, mag */
-    char **id;            /* count strings; owned one by one through id_text */
-    char *id_text;        /* the memory behind id */
-    int32_t *label;       /* count, or NULL */
+    uint64_t *offset; /* count + 1 */
+    double *time;     /* observations, MJD days, ascending within a curve */
+    float *magnitude; /* observations, mag */
+    float *error;     /* observations, mag */
+    char **id;        /* count strings; owned one by one through id_text */
+    char *id_text;    /* the memory behind id */
+    int32_t *label;   /* count, or NULL */
 };
 void curves_release(struct curves *curves);
 
 /* shard-00003-of-00064.h5 */
 void shard_file_name(char name[SHARD_NAME_BYTES], int shard, int shards);
 
-/* Writes one shard under a temporary name, fsyncs and renames it. Not collective. */
+/* Writing a shard portion by portion: observations wait in unnamed files of the folder until their number is known, so memory
+ * holds no more than ids, offsets and labels. Not collective. */
+struct shard_writer {
+    char path[SHARD_PATH_BYTES]; /* of the shard to make */
+    int shard, shards;
+    int column[SHARD_COLUMNS]; /* files with time, magnitude and error so far */
+    struct curves index;       /* without observations */
+    size_t offset_room, label_room, text_room, text_bytes;
+};
+int shard_begin(struct shard_writer *writer, const char *folder, int shard, int shards, struct error *error);
+/* Takes copies of more light curves; labels with every portion or with none. */
+int shard_append(struct shard_writer *writer, const struct curves *curves, struct error *error);
+/* If the error is still unset, writes the shard under a temporary name, fsyncs and renames it (the folder is not fsynced).
+ * Releases everything. */
+int shard_finish(struct shard_writer *writer, const struct survey_identity *identity, struct error *error);
+/* All of it at once. */
 int shard_write(const char *folder, int shard, int shards, const struct survey_identity *identity, const struct curves *curves,
                 struct error *error);
 
@@ -59,12 +75,12 @@ struct shard {
     uint64_t *offset;
     char **id;
     char *id_text;
-    int32_t *label;          /* NULL without labels */
-    uint64_t content;        /* a hash of what is in it: survey id, ids, lengths, checksums of the observations */
+    int32_t *label;   /* NULL without labels */
+    uint64_t content; /* a hash of what is in it: survey id, ids, lengths, checksums of the observations */
     bool resident;
-    double *time;            /* resident only */
+    double *time; /* resident only */
     float *magnitude, *error;
-    int fd;                  /* not resident: where the datasets lie in the file; -1 otherwise */
+    int fd; /* not resident: where the datasets lie in the file; -1 otherwise */
     int64_t time_position, magnitude_position, error_position; /* bytes */
     bool checked_crc[3];     /* not resident: of time, magnitude, error; what the checksums are, ... */
     uint32_t crc[3];

@@ -14,7 +14,7 @@
 #include "base/memory.h"
 #include "survey/spill_file.h"
 
-enum { BUFFERS_BYTES = 64 << 20, BUCKET_BYTES_LEAST = 1 << 12, BUCKET_BYTES_MOST = 1 << 20 };
+enum { BUFFERS_BYTES = 16 << 20, BUCKET_BYTES_LEAST = 1 << 12, BUCKET_BYTES_MOST = SPILL_RUN_BYTES_MOST };
 
 struct bucket {
     unsigned char *data; /* taken when the shard gets its first row */

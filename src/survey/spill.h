@@ -2,7 +2,7 @@
  *
  * The middle of ingest: rows arrive in any order, star by star or not, and leave grouped by star, one shard at a time. Between
  * the two they lie in files, one a rank and shard, as runs: a star's id and the rows of it that came one after another. So memory
- * holds a buffer a shard while rows arrive, and one shard's rows when they leave. */
+ * holds a buffer a shard while rows arrive, and a portion of one shard's rows when they leave. */
 #ifndef ASTROMER_SURVEY_SPILL_H
 #define ASTROMER_SURVEY_SPILL_H
 
@@ -41,24 +41,34 @@ int spill_row(struct spill *spill, const struct observation *observation, struct
 int spill_finish(struct spill *spill, struct error *error);
 void spill_release(struct spill *spill); /* fine on a zeroed struct */
 
-/* One star of a shard with all its rows. */
+/* One star of a shard. */
 struct star {
     const char *id; /* terminated */
-    int64_t first, count;
+    uint32_t id_bytes;
+    int64_t first, count;          /* its rows; first is set while they are in memory */
     uint32_t source, other_source; /* other_source is not 0 when two files claim the star */
 };
 
-/* A shard's stars, sorted by id. */
+/* The reading end, for one shard: its stars sorted by id, whose rows come in portions of about STARS_ROWS_AT_ONCE, so that memory
+ * does not grow with the shard's rows: only with its stars, and with the rows of its longest one. */
+enum { STARS_ROWS_AT_ONCE = 1 << 19 };
 struct stars {
+    const char *folder; /* not owned */
+    int ranks, shard;
     int64_t count;
     struct star *star;
-    struct observation *observation; /* of all stars, star after star */
-    int64_t observations;
     char *id_text;
+    struct star_slot *slot; /* where an id is found */
+    size_t slots;
+    int64_t begin, end; /* star[begin .. end) are those of the present portion */
+    struct observation *observation;
+    size_t room; /* rows that fit */
 };
-/* Reads what `ranks` ranks spilled for a shard. Rows of one star have no particular order. Not collective. */
-int stars_load(struct stars *stars, const char *folder, int ranks, int shard, struct error *error);
-void stars_release(struct stars *stars);
+/* Finds the stars among what `ranks` ranks spilled for a shard. Not collective. stars_close is fine on a zeroed struct. */
+int stars_open(struct stars *stars, const char *folder, int ranks, int shard, struct error *error);
+/* Reads the next portion: whole stars with all their rows, in no particular order. After the last one begin equals end. */
+int stars_next(struct stars *stars, struct error *error);
+void stars_close(struct stars *stars);
 /* Removes the files of a shard. */
 void spill_remove(const char *folder, int ranks, int shard);
 

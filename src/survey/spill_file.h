@@ -9,9 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A run is never longer, so that a reader needs no more room. */
+enum { SPILL_RUN_BYTES_MOST = 1 << 18 };
+
 struct run_header {
-    uint32_t rows, id_bytes, source;
-    uint32_t star; /* 0 in the file; the reader's number of the star in memory */
+    uint32_t rows, id_bytes, source, unused;
 };
 
 static inline size_t spill_id_room(size_t id_bytes)

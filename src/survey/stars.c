@@ -1,85 +1,104 @@
 /* SPDX-License-Identifier: MIT
  *
  * The reading end of a spill: all runs of one shard, grouped by star through a hash table and laid out in the order of the ids.
- * Two walks over the runs: the first counts, the second copies. */
+ * The first walk over the runs finds the stars and counts their rows; one more for each portion copies the rows of its stars. */
 #include "survey/spill.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "survey/spill_file.h"
 
-/* The spilled runs of one shard, as they lie in the files. */
-struct runs {
-    unsigned char *data;
-    size_t bytes;
+struct star_slot {
+    uint32_t star; /* its number + 1; 0: free */
+    uint32_t hash; /* of its id, the high bits */
 };
 
-/* The length of one rank's file; 0 when it had nothing for the shard. */
-static int file_length(const char *path, size_t *bytes, struct error *error)
+/* A walk over the runs of a shard, from rank to rank. */
+struct walk {
+    const char *folder;
+    int ranks, shard;
+    int rank, fd; /* of the open file; fd -1 before the first one */
+    unsigned char *buffer;
+    size_t start, end; /* buffer[start .. end) is not yet walked */
+};
+
+enum { WALK_BYTES = 4 * SPILL_RUN_BYTES_MOST };
+
+static void walk_begin(struct walk *walk, const struct stars *stars)
 {
-    struct stat status;
-    *bytes = 0;
-    if (stat(path, &status))
-        return errno == ENOENT ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: cannot be read: %s", path, strerror(errno));
-    *bytes = (size_t)status.st_size;
-    return STATUS_OK;
+    *walk = (struct walk){.folder = stars->folder, .ranks = stars->ranks, .shard = stars->shard, .rank = -1, .fd = -1};
+    walk->buffer = memory_new(WALK_BYTES, 1, "the rows of a shard");
 }
 
-static int read_file(const char *path, unsigned char *data, size_t bytes, struct error *error)
+static void walk_end(struct walk *walk)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return error_set(error, STATUS_FAILED, "%s: cannot be opened: %s", path, strerror(errno));
-    while (bytes) {
-        ssize_t got = read(fd, data, bytes);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-            error_set(error, STATUS_FAILED, "%s: cannot be read: %s", path, got ? strerror(errno) : "it became shorter");
-            break;
-        }
-        data += got;
-        bytes -= (size_t)got;
-    }
-    close(fd);
-    return error->status;
+    if (walk->fd >= 0) close(walk->fd);
+    memory_free(walk->buffer);
 }
 
-/* All ranks' files of a shard, one behind the other. */
-static int read_runs(struct runs *runs, const char *folder, int ranks, int shard, struct error *error)
+/* Opens the file of the next rank that has one; *over when there is none. */
+static int next_file(struct walk *walk, bool *over, struct error *error)
 {
     char path[PATH_MAX];
-    size_t bytes, used = 0;
-    for (int r = 0; r < ranks; r++) {
-        spill_file_path(path, folder, r, shard);
-        if (file_length(path, &bytes, error)) return error->status;
-        runs->bytes += bytes;
+    if (walk->fd >= 0) close(walk->fd);
+    walk->fd = -1;
+    while (walk->fd < 0 && ++walk->rank < walk->ranks) {
+        spill_file_path(path, walk->folder, walk->rank, walk->shard);
+        walk->fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (walk->fd < 0 && errno != ENOENT)
+            return error_set(error, STATUS_FAILED, "%s: cannot be opened: %s", path, strerror(errno));
     }
-    runs->data = memory_new(runs->bytes, 1, "the rows of a shard");
-    for (int r = 0; r < ranks; r++) {
-        spill_file_path(path, folder, r, shard);
-        if (file_length(path, &bytes, error)) return error->status;
-        if (bytes > runs->bytes - used) return error_set(error, STATUS_FAILED, "%s: became longer while it was read", path);
-        if (bytes && read_file(path, runs->data + used, bytes, error)) return error->status;
-        used += bytes;
-    }
-    runs->bytes = used;
+    *over = walk->fd < 0;
     return STATUS_OK;
 }
 
-/* The run at a place, and the place of the next; NULL at the end or where a file was cut. */
-static struct run_header *run_at(const struct runs *runs, size_t *place)
+/* Reads more of the open file behind what is not yet walked; *got 0 at its end. */
+static int refill(struct walk *walk, size_t *got, struct error *error)
 {
-    if (runs->bytes - *place < sizeof(struct run_header)) return NULL;
-    struct run_header *header = (struct run_header *)(void *)(runs->data + *place);
-    size_t bytes = sizeof *header + spill_id_room(header->id_bytes) + header->rows * sizeof(struct observation);
-    if (runs->bytes - *place < bytes) return NULL;
-    *place += bytes;
-    return header;
+    memmove(walk->buffer, walk->buffer + walk->start, walk->end - walk->start);
+    walk->end -= walk->start;
+    walk->start = 0;
+    ssize_t n;
+    do n = read(walk->fd, walk->buffer + walk->end, WALK_BYTES - walk->end);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return error_set(error, STATUS_FAILED, "%s: shard %d between the passes cannot be read: %s", walk->folder, walk->shard,
+                         strerror(errno));
+    walk->end += (size_t)n;
+    *got = (size_t)n;
+    return STATUS_OK;
+}
+
+static size_t run_bytes(const struct run_header *header)
+{
+    return sizeof *header + spill_id_room(header->id_bytes) + header->rows * sizeof(struct observation);
+}
+
+/* The next run, in memory until the next call, or NULL behind the last one. */
+static int walk_next(struct walk *walk, const struct run_header **run, struct error *error)
+{
+    *run = NULL;
+    for (;;) {
+        const struct run_header *header = (const void *)(walk->buffer + walk->start);
+        size_t there = walk->end - walk->start, got = 0;
+        bool over = false;
+        if (there >= sizeof *header && there >= run_bytes(header)) {
+            walk->start += run_bytes(header);
+            *run = header;
+            return STATUS_OK;
+        }
+        if (walk->fd >= 0 && refill(walk, &got, error)) return error->status;
+        if (got) continue;
+        if (there)
+            return error_set(error, STATUS_FAILED, "%s: shard %d: the rows between the passes are damaged", walk->folder,
+                             walk->shard);
+        if (next_file(walk, &over, error) || over) return error->status;
+    }
 }
 
 static const char *run_id(const struct run_header *header)
@@ -92,43 +111,63 @@ static const struct observation *run_rows(const struct run_header *header)
     return (const struct observation *)(const void *)(run_id(header) + spill_id_room(header->id_bytes));
 }
 
-/* While stars are found: `star` in the order of appearance, `run` the first run of each, `slot` an open hash of both. */
-struct index {
-    size_t count, star_capacity, run_capacity, slots;
-    struct star *star;
-    struct run_header **run;
-    uint32_t *slot; /* star + 1, or 0 */
+/* The stars while they are found: ids lie in a text that moves as it grows, at `place`. */
+struct finding {
+    size_t star_capacity, place_capacity, text_bytes, text_capacity;
+    size_t *place;
+    char *text;
 };
 
-static void index_rehash(struct index *index, size_t slots)
+static struct star_slot *free_slot(const struct stars *stars, uint64_t hash)
 {
-    memory_free(index->slot);
-    index->slot = memory_zeroed(slots, sizeof *index->slot, "the index of a shard's stars");
-    index->slots = slots;
-    for (size_t i = 0; i < index->count; i++) {
-        size_t at = bytes_hash(run_id(index->run[i]), index->run[i]->id_bytes) & (slots - 1);
-        while (index->slot[at]) at = (at + 1) & (slots - 1);
-        index->slot[at] = (uint32_t)(i + 1);
+    size_t at = hash & (stars->slots - 1);
+    while (stars->slot[at].star) at = (at + 1) & (stars->slots - 1);
+    return &stars->slot[at];
+}
+
+/* Enters all stars again into a table of another size, or into one whose numbers have changed. */
+static void index_stars(struct stars *stars, size_t slots, const struct finding *finding)
+{
+    memory_free(stars->slot);
+    stars->slot = memory_zeroed(slots, sizeof *stars->slot, "the index of a shard's stars");
+    stars->slots = slots;
+    for (int64_t i = 0; i < stars->count; i++) {
+        const char *id = finding ? finding->text + finding->place[i] : stars->star[i].id;
+        uint64_t hash = bytes_hash(id, stars->star[i].id_bytes);
+        *free_slot(stars, hash) = (struct star_slot){(uint32_t)i + 1, (uint32_t)(hash >> 32)};
     }
 }
 
-/* The number of the run's star, a new one when it is the first of it. */
-static uint32_t index_star(struct index *index, struct run_header *run)
+/* The number of a run's star, or -1. `finding` as long as the stars do not have their ids. */
+static int64_t find_star(const struct stars *stars, const struct run_header *run, uint64_t hash, const struct finding *finding)
 {
-    if (2 * index->count >= index->slots) index_rehash(index, index->slots ? 4 * index->slots : 1024);
-    size_t at = bytes_hash(run_id(run), run->id_bytes) & (index->slots - 1);
-    for (; index->slot[at]; at = (at + 1) & (index->slots - 1)) {
-        uint32_t star = index->slot[at] - 1;
-        const struct run_header *first = index->run[star];
-        if (first->id_bytes == run->id_bytes && !memcmp(run_id(first), run_id(run), run->id_bytes)) return star;
+    if (!stars->slots) return -1;
+    for (size_t at = hash & (stars->slots - 1); stars->slot[at].star; at = (at + 1) & (stars->slots - 1)) {
+        int64_t i = (int64_t)stars->slot[at].star - 1;
+        if (stars->slot[at].hash != (uint32_t)(hash >> 32) || stars->star[i].id_bytes != run->id_bytes) continue;
+        const char *id = finding ? finding->text + finding->place[i] : stars->star[i].id;
+        if (!memcmp(id, run_id(run), run->id_bytes)) return i;
     }
-    CHECK(index->count < UINT32_MAX - 1, "too many stars in a shard");
-    memory_grow((void **)&index->star, &index->star_capacity, index->count + 1, sizeof *index->star, "the stars of a shard");
-    memory_grow((void **)&index->run, &index->run_capacity, index->count + 1, sizeof *index->run, "the stars of a shard");
-    index->star[index->count] = (struct star){.source = run->source};
-    index->run[index->count] = run;
-    index->slot[at] = (uint32_t)++index->count;
-    return (uint32_t)(index->count - 1);
+    return -1;
+}
+
+static int64_t add_star(struct stars *stars, struct finding *finding, const struct run_header *run, uint64_t hash)
+{
+    size_t i = (size_t)stars->count;
+    CHECK(i < UINT32_MAX - 1, "too many stars in a shard");
+    if (2 * i >= stars->slots) index_stars(stars, stars->slots ? 2 * stars->slots : 1024, finding);
+    memory_grow((void **)&stars->star, &finding->star_capacity, i + 1, sizeof *stars->star, "the stars of a shard");
+    memory_grow((void **)&finding->place, &finding->place_capacity, i + 1, sizeof *finding->place, "the stars of a shard");
+    memory_grow((void **)&finding->text, &finding->text_capacity, finding->text_bytes + run->id_bytes + 1, 1,
+                "the ids of a shard");
+    memcpy(finding->text + finding->text_bytes, run_id(run), run->id_bytes);
+    finding->text[finding->text_bytes + run->id_bytes] = 0;
+    finding->place[i] = finding->text_bytes;
+    finding->text_bytes += run->id_bytes + 1;
+    stars->star[i] = (struct star){.id_bytes = run->id_bytes, .source = run->source};
+    *free_slot(stars, hash) = (struct star_slot){(uint32_t)i + 1, (uint32_t)(hash >> 32)};
+    stars->count++;
+    return (int64_t)i;
 }
 
 /* A file that is a whole light curve shares its star with nobody. */
@@ -139,18 +178,21 @@ static void note_source(struct star *star, uint32_t source)
     star->source = star->source < source ? star->source : source;
 }
 
-/* The first walk: counts rows and id bytes. */
-static int find_stars(struct index *index, const struct runs *runs, struct error *error)
+/* The first walk: the stars, their rows counted, in the order of appearance. */
+static int find_stars(struct stars *stars, struct finding *finding, struct error *error)
 {
-    size_t place = 0;
-    struct run_header *run;
-    while ((run = run_at(runs, &place))) {
-        run->star = index_star(index, run);
-        struct star *star = &index->star[run->star];
-        star->count += run->rows;
-        note_source(star, run->source);
+    struct walk walk;
+    const struct run_header *run;
+    walk_begin(&walk, stars);
+    while (!walk_next(&walk, &run, error) && run) {
+        uint64_t hash = bytes_hash(run_id(run), run->id_bytes);
+        int64_t i = find_star(stars, run, hash, finding);
+        if (i < 0) i = add_star(stars, finding, run, hash);
+        stars->star[i].count += run->rows;
+        note_source(&stars->star[i], run->source);
     }
-    return place == runs->bytes ? STATUS_OK : error_set(error, STATUS_FAILED, "the rows between the passes are damaged");
+    walk_end(&walk);
+    return error->status;
 }
 
 static int by_id(const void *a, const void *b)
@@ -159,66 +201,77 @@ static int by_id(const void *a, const void *b)
     return strcmp(left->id, right->id);
 }
 
-/* Copies the ids, sorts the stars by them and says where the rows of each begin. `first` of the index's stars is set too. */
-static void lay_out(struct stars *stars, struct index *index)
+int stars_open(struct stars *stars, const char *folder, int ranks, int shard, struct error *error)
 {
-    size_t bytes = 0;
-    for (size_t i = 0; i < index->count; i++) bytes += index->run[i]->id_bytes + 1;
-    char *text = stars->id_text = memory_new(bytes, 1, "the ids of a shard");
-    stars->star = memory_new(index->count, sizeof *stars->star, "the stars of a shard");
-    stars->count = (int64_t)index->count;
-    for (size_t i = 0; i < index->count; i++) {
-        memcpy(text, run_id(index->run[i]), index->run[i]->id_bytes);
-        text[index->run[i]->id_bytes] = 0;
-        stars->star[i] = index->star[i];
-        stars->star[i].id = text;
-        stars->star[i].first = (int64_t)i; /* for a moment: where the star stands in the index */
-        text += index->run[i]->id_bytes + 1;
-    }
-    qsort(stars->star, index->count, sizeof *stars->star, by_id);
-    for (int64_t i = 0; i < stars->count; i++) {
-        size_t found = (size_t)stars->star[i].first;
-        index->star[found].first = stars->star[i].first = stars->observations;
-        stars->observations += stars->star[i].count;
-    }
-}
-
-/* The second walk. */
-static void copy_rows(struct stars *stars, struct index *index, const struct runs *runs)
-{
-    size_t place = 0;
-    struct run_header *run;
-    stars->observation = memory_new((size_t)stars->observations, sizeof *stars->observation, "the rows of a shard");
-    while ((run = run_at(runs, &place))) {
-        struct star *star = &index->star[run->star];
-        memcpy(stars->observation + star->first, run_rows(run), run->rows * sizeof(struct observation));
-        star->first += run->rows;
-    }
-}
-
-int stars_load(struct stars *stars, const char *folder, int ranks, int shard, struct error *error)
-{
-    struct runs runs = {0};
-    struct index index = {0};
-    *stars = (struct stars){0};
-    if (read_runs(&runs, folder, ranks, shard, error)) goto cleanup;
-    if (find_stars(&index, &runs, error)) {
-        error_prefix(error, "%s: shard %d", folder, shard);
-        goto cleanup;
-    }
-    lay_out(stars, &index);
-    copy_rows(stars, &index, &runs);
-cleanup:
-    memory_free(runs.data);
-    memory_free(index.star);
-    memory_free(index.run);
-    memory_free(index.slot);
+    struct finding finding = {0};
+    *stars = (struct stars){.folder = folder, .ranks = ranks, .shard = shard};
+    find_stars(stars, &finding, error);
+    stars->id_text = finding.text;
+    for (int64_t i = 0; i < stars->count; i++) stars->star[i].id = finding.text + finding.place[i];
+    memory_free(finding.place);
+    if (stars->count) qsort(stars->star, (size_t)stars->count, sizeof *stars->star, by_id);
+    if (stars->count) index_stars(stars, stars->slots, NULL);
+    if (error->status) stars_close(stars);
     return error->status;
 }
 
-void stars_release(struct stars *stars)
+/* The stars of the next portion and where the rows of each begin; returns how many rows. */
+static int64_t choose_portion(struct stars *stars)
+{
+    int64_t rows = 0;
+    stars->begin = stars->end;
+    while (stars->end < stars->count) {
+        struct star *star = &stars->star[stars->end];
+        if (stars->end > stars->begin && rows + star->count > STARS_ROWS_AT_ONCE) break;
+        star->first = rows;
+        rows += star->count;
+        stars->end++;
+    }
+    if ((size_t)rows > stars->room) {
+        memory_free(stars->observation);
+        stars->room = (size_t)rows;
+        stars->observation = memory_new(stars->room, sizeof *stars->observation, "the rows of a shard");
+    }
+    return rows;
+}
+
+/* Copies the run's rows behind those of its star that are there already; left[star - begin] more are expected. */
+static bool copy_rows(struct stars *stars, const struct run_header *run, int64_t *left)
+{
+    int64_t i = find_star(stars, run, bytes_hash(run_id(run), run->id_bytes), NULL);
+    if (i < 0) return false;
+    if (i < stars->begin || i >= stars->end) return true;
+    const struct star *star = &stars->star[i];
+    if (run->rows > left[i - stars->begin]) return false;
+    memcpy(stars->observation + star->first + star->count - left[i - stars->begin], run_rows(run),
+           run->rows * sizeof(struct observation));
+    left[i - stars->begin] -= run->rows;
+    return true;
+}
+
+int stars_next(struct stars *stars, struct error *error)
+{
+    struct walk walk;
+    const struct run_header *run;
+    int64_t rows = choose_portion(stars);
+    if (rows == 0) return STATUS_OK;
+    int64_t *left = memory_new((size_t)(stars->end - stars->begin), sizeof *left, "the rows of a shard");
+    for (int64_t i = stars->begin; i < stars->end; i++) left[i - stars->begin] = stars->star[i].count;
+    walk_begin(&walk, stars);
+    bool whole = true;
+    while (whole && !walk_next(&walk, &run, error) && run) whole = copy_rows(stars, run, left);
+    for (int64_t i = stars->begin; i < stars->end; i++) whole = whole && left[i - stars->begin] == 0;
+    if (!error->status && !whole)
+        error_set(error, STATUS_FAILED, "%s: shard %d: the rows between the passes have changed", stars->folder, stars->shard);
+    walk_end(&walk);
+    memory_free(left);
+    return error->status;
+}
+
+void stars_close(struct stars *stars)
 {
     memory_free(stars->star);
+    memory_free(stars->slot);
     memory_free(stars->observation);
     memory_free(stars->id_text);
     *stars = (struct stars){0};

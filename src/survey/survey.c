@@ -229,10 +229,24 @@ double id_hash(const char *id)
     return (double)(hash >> 11) * 0x1p-53;
 }
 
+/* A star's light curves in both bands of MACHO, FIELD.TILE.SEQUENCE.R and .B, fall on one side: their hash is that of the star.
+ */
+static double star_hash(const char *id)
+{
+    char star[256];
+    int length = 0;
+    sscanf(id, "%*[0-9].%*[0-9].%*[0-9]%n", &length);
+    bool band = length > 0 && length < (int)sizeof star && (!strcmp(id + length, ".R") || !strcmp(id + length, ".B"));
+    if (!band) return id_hash(id);
+    memcpy(star, id, (size_t)length);
+    star[length] = 0;
+    return id_hash(star);
+}
+
 static bool selected(const struct shard *shard, int64_t curve, enum part part, double share)
 {
     if (part == PART_ALL) return true;
-    return (id_hash(shard->id[curve]) < share) == (part == PART_VALIDATION);
+    return (star_hash(shard->id[curve]) < share) == (part == PART_VALIDATION);
 }
 
 int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part, double share,

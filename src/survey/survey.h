@@ -28,8 +28,8 @@ int survey_open(struct survey *survey, const char *path, struct comm *comm, int6
 void survey_close(struct survey *survey);
 bool survey_owns(const struct survey *survey, int shard);
 
-/* Part of a survey's curves. `share` of the curves (by a hash of the id, so the same stars whatever the survey's layout) are
- * the validation part. */
+/* Part of a survey's curves. `share` of the curves (by a hash of the id, so the same stars whatever the survey's layout, and a
+ * MACHO star in both bands as one) are the validation part. */
 enum part { PART_ALL, PART_TRAINING, PART_VALIDATION };
 struct selection {
     const struct survey *survey;

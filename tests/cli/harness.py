@@ -14,6 +14,11 @@ MPIRUN = os.environ.get("MPIRUN", "mpirun")
 TIMEOUT_SECONDS = 300
 
 
+# A program starts with the peak of whoever starts it, which must be small then.
+SMALL_STARTER = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+                 "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+
+
 class Result:
     def __init__(self, process):
         self.status, self.out, self.err = process.returncode, process.stdout, process.stderr
@@ -52,6 +57,12 @@ class CommandLineTest(unittest.TestCase):
             if not options.get("ranks"):
                 self.assertEqual(result.err.count("\n"), 1, f"nothing but that line is wanted\n{result}")
         return result
+
+    def peak_bytes(self, *words):
+        """The most memory that a successful run of `astromer WORDS` had."""
+        done = subprocess.run([sys.executable, "-S", "-c", SMALL_STARTER, PROGRAM, *map(str, words)], cwd=self.folder, check=True,
+                              stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_SECONDS)
+        return 1024 * int(done.stdout)
 
     def assert_in(self, part, text):
         self.assertIn(part, text)

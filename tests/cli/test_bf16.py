@@ -3,6 +3,7 @@
 and that a CPU without bfloat16 units refuses."""
 import json
 
+import h5py
 import numpy as np
 
 from harness import ROOT, CommandLineTest, main
@@ -39,6 +40,27 @@ class Bf16(CommandLineTest):
         alone = self.train("alone", 40, "bf16")
         np.testing.assert_allclose(self.train("threads", 40, "bf16", threads=2), alone, rtol=0.01)
         np.testing.assert_allclose(self.train("ranks", 40, "bf16", ranks=3), alone, rtol=0.01)
+
+    def test_inference(self):
+        """evaluate and embed at bf16 give fp32's results to the digits that bfloat16 has, on one rank and on two."""
+        self.synthetic_survey()
+        self.train("run", 40, "fp32")
+        read = ("--checkpoint", next((self.folder / "run" / "checkpoints").glob("*.h5")), "--survey", "survey")
+        results, vectors = {}, {}
+        for name, precision, ranks in (("fp32", "fp32", None), ("bf16", "bf16", None), ("ranks", "bf16", 2)):
+            words = (*read, f"precision={precision}", "threads=1", "device=cpu")
+            results[name] = json.loads(self.expect(0, "evaluate", "--json", *words, ranks=ranks).out.splitlines()[-1])
+            self.expect(0, "embed", "--out", f"{name}.h5", *words, ranks=ranks)
+            with h5py.File(self.folder / f"{name}.h5") as file:
+                vectors[name] = file["embedding"][:]
+                self.assertEqual(file.attrs["precision"].decode(), precision)
+        for key in ("rmse", "r2", "spread", "rmse_unmasked"):
+            np.testing.assert_allclose(results["bf16"][key], results["fp32"][key], rtol=0.02, atol=0.03, err_msg=key)
+            np.testing.assert_allclose(results["ranks"][key], results["bf16"][key], rtol=1e-6, err_msg=key)
+        self.assertEqual(vectors["bf16"].shape, vectors["fp32"].shape)
+        off = np.linalg.norm(vectors["bf16"] - vectors["fp32"]) / np.linalg.norm(vectors["fp32"])
+        self.assertTrue(0 < off < 0.02, off)
+        np.testing.assert_allclose(vectors["ranks"], vectors["bf16"], rtol=0, atol=0.02)
 
     def test_a_cpu_without_it_refuses(self):
         self.expect(0, "synth", "--out", "survey", "--curves", "40", "--shards", "4")

@@ -223,6 +223,21 @@ class Ranks(Embed):
             for name in ("curve", "start", "length", "id", "label", "first_window"):
                 np.testing.assert_array_equal(file[name][:], files[0][name][:], name)
 
+    def peak(self, command, survey, *words):
+        """The most memory that a command had on a survey of which nothing may stay in memory."""
+        return self.peak_bytes(command, "--checkpoint", "c.h5", "--survey", survey, *words, "data.memory_gb=0", "threads=1")
+
+    def test_memory_does_not_grow_with_the_survey(self):
+        """Eight times the observations, 32 MB more of them; rows, windows and all."""
+        self.make(ASTROMER1)
+        peaks = {"embed": [], "evaluate": []}
+        for name, length in (("small", 8750), ("large", 70000)):
+            write_survey(self.folder / name, draw_curves([[length] * 4] * 8))
+            peaks["embed"].append(self.peak("embed", name, "--out", "e.h5", "--full-windows"))
+            peaks["evaluate"].append(self.peak("evaluate", name, "--full-windows", "--windows-per-curve", 50))
+        for command, (small, large) in peaks.items():
+            self.assertLess(large, small + 8e6, (command, peaks))
+
     def test_more_ranks_than_shards(self):
         self.make()
         self.refused(2, "5 shards", ranks=6)

@@ -2,15 +2,17 @@
 """Shows that ingest makes of each raw format exactly the survey that it should, the same one whatever the order of files and rows
 and the number of ranks, that it accounts for every row, and that a bad file leaves nothing behind."""
 import gzip
+import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
 
 import numpy as np
-from harness import PROGRAM, ROOT, CommandLineTest, main
+from harness import MPIRUN, PROGRAM, ROOT, CommandLineTest, main
 from surveys import Survey, cut
 
 DATA = ROOT.parent / "shared" / "data"
@@ -134,6 +136,54 @@ class Formats(IngestTest):
         self.assertIn("'colour'", self.refuse(2, table, "--columns", "colour=red", out="b/survey"))
         self.assertIn("twice", self.refuse(2, table, "--columns", "id=a,id=b", out="b/survey"))
 
+    def test_band_column(self):
+        """--band chooses rows; without it a table of one band gives the survey its name, one of several is refused."""
+        stars = {band: make_stars(5, least=30, seed=seed) for seed, band in enumerate("gri")}
+        rows = [(name, *row, band) for band, some in stars.items() for name, star in some.items() for row in star]
+        random.Random(1).shuffle(rows)
+        table = self.write("a.csv", "id,mjd,mag,err,Filter\n" + "".join(",".join(row) + "\n" for row in rows))
+        survey, count = self.ingest(table, "--band", "r")
+        self.check_curves(survey, stars["r"])
+        self.assertEqual((survey.band, count["of another band"]), ("r", sum(row[4] != "r" for row in rows)))
+        other = next(row[4] for row in rows if row[4] != rows[0][4])
+        self.assertRegex(self.refuse(1, table, out="b/survey"), f"a.csv: line .* band '{other}'.* '{rows[0][4]}'.* --band")
+        self.assertIn("no row is of band 'R'", self.refuse(1, table, "--band", "R", out="b/survey", ranks=2))
+        survey, _ = self.ingest(table, "--columns", "band=filter,error=err", "--band", "i", out="i/survey")
+        self.check_curves(survey, stars["i"])
+        for band in "gr":
+            one = [row for row in rows if row[4] == band] + [("lost", "1", "2", "0.1", " ")]
+            self.write(f"{band}.csv", "id,mjd,mag,err,band\n" + "".join(",".join(row) + "\n" for row in one))
+        survey, count = self.ingest("g.csv", out="g/survey", ranks=2)
+        self.check_curves(survey, stars["g"])
+        self.assertEqual((survey.band, count["bad: too few fields"]), ("g", 1))
+        for ranks in (1, 2):
+            self.assertIn("choose it with --band", self.refuse(1, "g.csv", "r.csv", out="b/survey", ranks=ranks))
+        survey, _ = self.ingest("g.csv", "r.csv", "--band", "g", out="two/survey", ranks=2)
+        self.check_curves(survey, stars["g"])
+
+    def test_julian_dates(self):
+        """Times that can only be Julian dates become MJD; truncated ones stay."""
+        stars = make_stars(5, least=30)
+        julian = {name: [(f"{float(row[0]) + 2400000.5:.5f}", *row[1:]) for row in rows] for name, rows in stars.items()}
+        survey, count = self.ingest(self.write("a.csv", long_csv(julian, header="id,hjd,mag,err\n")))
+        for name, rows in stars.items():
+            if (wanted := cut(rows)[0]) is not None:
+                np.testing.assert_allclose(survey.curves[name][0], wanted[:, 0], rtol=0, atol=1e-8)
+        self.assertEqual(count["had a Julian date as time: 2400000.5 was taken off, MJD is kept"], sum(map(len, stars.values())))
+        survey, count = self.ingest(self.write("b.csv", long_csv(stars, header="id,hjd,mag,err\n")), out="b/survey")
+        self.check_curves(survey, stars)
+        self.assertFalse([what for what in count if "Julian" in what])
+
+    def test_nearest_floats(self):
+        """The magnitude 1.0000000596046448 is just above the middle between two floats, which as a double it seems to be."""
+        texts = ["1.00000005960464477540", "1.00000005960464477538", "1.000000059604644775390625"]
+        rows = [(f"{i}", texts[i % 3] if 4 < i < 16 else f"{i / 100}", "0.1") for i in range(20)]
+        survey, _ = self.ingest(self.write("star.csv", "".join(",".join(row) + "\n" for row in rows)), "--filter", "off")
+        kept = {float(time): magnitude for time, magnitude in zip(*survey.curves["star"][:2])}
+        above = {time: float(magnitude) > 1 for time, magnitude in kept.items() if 4 < time < 16}
+        self.assertEqual(above, {time: time % 3 == 0 for time in above})
+        self.assertGreaterEqual(len(above), 6)
+
     def test_table_of_one_star(self):
         stars = make_stars(3, least=30)
         paths = [self.write(f"in/{name}.csv", "MJD,mag,err\n" + "".join(",".join(row) + "\n" for row in rows))
@@ -213,6 +263,21 @@ class SameSurvey(IngestTest):
                 self.assertEqual(again.bytes, first.bytes)
         other, _ = self.ingest(whole, "--filter", "off", shards=5, out="other/survey")
         self.assertNotEqual(other.id, first.id)
+
+    def test_rank_0_lists_the_files(self):
+        """Each rank starts in a folder of its own, and the second one's has a file more: rank 0's list is what counts."""
+        stars = make_stars(6, least=30)
+        names = list(stars)
+        for folder, files in (("one", names), ("two", ["another", *names])):
+            for name in files:
+                self.write(f"{folder}/in/{name}.csv", "".join(",".join(row) + "\n" for row in stars.get(name, stars[names[0]])))
+        part = ["ingest", "--out", self.folder / "out/survey", "--shards", 4, "in"]
+        words = [MPIRUN]
+        for folder in ("one", "two"):
+            words += [":"] * (folder == "two") + ["-n", "1", "-wdir", self.folder / folder, PROGRAM, *part]
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=100)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.check_curves(Survey(self.folder / "out/survey"), stars)
 
     def test_many_shards_and_long_stars(self):
         """Buffers overflow, most shards stay empty, one star has more rows than a buffer holds."""
@@ -390,6 +455,19 @@ class Labels(IngestTest):
                 self.assertEqual(count.get("of light curves that were dropped", 0), sum(not keep[star] for star in classes))
                 self.assertEqual(count["Mira"], sum(keep[star] and label == "Mira" for star, label in classes.items()))
 
+    def test_unknown_header(self):
+        """A first line in words that nobody knows does not become a class; a star without a digit in its name does no harm."""
+        stars = make_stars(6, least=30)
+        data, rows = self.write("a.csv", long_csv(stars)), [f"star{i},{'ab'[i % 2]}" for i in range(6)]
+        for i, (header, classes) in enumerate((("Ident,Art", ["a", "b"]), ("Ident,class", ["a", "b"]), ("id,Art", ["a", "b"]),
+                                               ("Vega,a", ["a", "b"]), ("star9,c", ["a", "b", "c"]))):
+            table = self.write("labels", "\n".join([header, *rows]))
+            survey, _ = self.ingest(data, "--labels", table, "--filter", "off", out=f"{i}/survey")
+            self.assertEqual(survey.classes, classes)
+            self.assertEqual({name: curve[3] for name, curve in survey.curves.items()}, {f"star{i}": "ab"[i % 2] for i in range(6)})
+        message = self.refuse(1, data, "--labels", self.write("labels", "id,ra,Art\nstar1,3,a\n"), out="bad/survey")
+        self.assertIn("without a column named class", message)
+
     def test_macho_ids_with_a_band(self):
         rows = make_stars(1, least=50, seed=4)["star0"]
         for band in "RB":
@@ -406,6 +484,47 @@ class Labels(IngestTest):
             self.assertIn("labels.csv", message)
             self.assertIn(wanted, message)
         self.assertIn("nowhere", self.refuse(1, data, "--labels", "nowhere"))
+
+
+class Memory(IngestTest):
+    def peak(self, path):
+        """The most memory that an ingest of two shards had, in bytes."""
+        peak = self.peak_bytes("ingest", "--out", "out/survey", "--shards", 2, "--filter", "off", path)
+        shutil.rmtree(self.folder / "out")
+        return peak
+
+    def test_does_not_grow_with_the_rows(self):
+        """Eight times the rows, several portions of a shard, whether the rows of a star stand together or not."""
+        pool = ["%.4f,%.3f,%.3f\n" % (50000 + i / 7, 15 + (i * 7919 % 1000) / 1000, 0.02) for i in range(500)]
+        peaks = {}
+        for name, count in (("few", 800), ("many", 6400)):
+            with open(self.folder / "stars.csv", "w") as file, open(self.folder / "nights.csv", "w") as nights:
+                file.write("id,mjd,mag,err\n")
+                nights.write("id,mjd,mag,err\n")
+                for star in range(count):
+                    file.write(f"{star}," + f"{star},".join(pool))
+                for row in pool:
+                    nights.write("".join(f"{star},{row}" for star in range(count)))
+            peaks[name] = [self.peak("stars.csv"), self.peak("nights.csv")]
+        for few, many in zip(peaks["few"], peaks["many"]):
+            self.assertLess(many, few + 16e6, peaks)
+
+
+class Bench(IngestTest):
+    def test_it_measures(self):
+        """bench/ingest on little: it holds ingest's count of rows to its own, and knows all inputs."""
+        build = Path(PROGRAM).parent
+        if not (build / "astromer").exists():
+            self.skipTest("the program under test is not named astromer")
+        subprocess.run([ROOT / "bench" / "ingest", "--build", build, "--rows", "6000", "--many", "8000", "--rounds", "1", "--folder",
+                        self.folder, "--out", self.folder / "result.json"], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, timeout=100)
+        numbers = json.loads((self.folder / "result.json").read_text())["numbers"]
+        self.assertEqual(list(numbers), ["csv", "csv, rows by time", "csv.gz", "star files", "csv, many rows"])
+        self.assertEqual({n["rows"] for n in numbers.values()}, {6000, 8000})
+        for name, n in numbers.items():
+            self.assertTrue(n["rows_per_second"] > 0 and 1e6 < n["peak_bytes"] < 1e9, (name, n))
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["result.json"])
 
 
 class RealData(IngestTest):

@@ -192,7 +192,17 @@ class Stopping(Training):
         self.train("run", "data.validation=other", "train.steps=8")
         line = self.log("run", "epoch")[-1]
         result = self.expect(0, "evaluate", "--checkpoint", "run/best.h5", "--survey", "other", "--windows-per-curve", 2, "--json", ranks=3)
-        self.assertAlmostEqual(json.loads(result.out)["rmse"], line["val_rmse"], places=5)
+        both = json.loads(result.out)
+        self.assertAlmostEqual(both["rmse"], line["val_rmse"], places=5)
+        result = self.expect(0, "evaluate", "--checkpoint", "run/best.h5", "--survey", "other", "--windows-per-curve", 2, "--json",
+                             "--probed-only", ranks=3)
+        probed = json.loads(result.out)
+        self.assertEqual(set(both) - set(probed), {"rmse_unmasked"})
+        for key in ("windows", "rmse", "r2", "spread"):
+            self.assertEqual(probed[key], both[key], key)
+        refused = self.expect(2, "evaluate", "--checkpoint", "run/best.h5", "--survey", "other", "--probed-only", "--reconstructions",
+                              "r.csv")
+        self.assertIn("leave out --probed-only", refused.message)
 
 
 if __name__ == "__main__":

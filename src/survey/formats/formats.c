@@ -10,6 +10,9 @@
 #include "base/memory.h"
 #include "base/text.h"
 
+/* MJD 0. No observation has an MJD that large (it is in the year 8429): a greater time is a Julian date. */
+static const double JULIAN_DATE = 2400000.5;
+
 static const struct format *const formats[] = {&format_macho_dump, &format_macho_star, &format_long_csv, &format_star_csv};
 enum { FORMATS = sizeof formats / sizeof formats[0] };
 
@@ -136,6 +139,42 @@ void sink_short_row(struct sink *sink)
     sink->tally[TALLY_BAD_FIELDS]++;
 }
 
+/* The band as text that ends. */
+static bool copy_band(char out[BAND_BYTES], struct text band)
+{
+    if (band.length >= BAND_BYTES || memchr(band.start, 0, band.length)) return false;
+    memcpy(out, band.start, band.length);
+    out[band.length] = 0;
+    return true;
+}
+
+int sink_band(struct sink *sink, const struct reader *reader, struct text band, bool *taken, struct error *error)
+{
+    char name[BAND_BYTES], quoted[2][SHOWN_TEXT];
+    const char *wanted = sink->wanted ? sink->wanted : sink->table_band;
+    *taken = false;
+    if (band.length == 0) {
+        sink_short_row(sink);
+        return STATUS_OK;
+    }
+    *taken = strlen(wanted) == band.length && !memcmp(wanted, band.start, band.length);
+    if (*taken) return STATUS_OK;
+    if (!copy_band(name, band))
+        return error_set(error, STATUS_FAILED, "%s: line %lld: what its band column holds is no name of a band", reader->path,
+                         (long long)reader->line);
+    if (!sink->table_band[0]) memcpy(sink->table_band, name, sizeof name);
+    if (sink->wanted) {
+        count_row(sink);
+        sink->tally[TALLY_OTHER_BAND]++;
+        return STATUS_OK;
+    }
+    *taken = !strcmp(sink->table_band, name);
+    if (*taken) return STATUS_OK;
+    return error_set(error, STATUS_FAILED,
+                     "%s: line %lld is of band '%s', and others are of band '%s'; a survey has one band, choose it with --band",
+                     reader->path, (long long)reader->line, shown(name, quoted[0]), shown(sink->table_band, quoted[1]));
+}
+
 int sink_row(struct sink *sink, struct text id, struct text time, struct text magnitude, struct text error_mag,
              struct error *error)
 {
@@ -152,8 +191,12 @@ int sink_row(struct sink *sink, struct text id, struct text time, struct text ma
         sink->tally[TALLY_BAD_NUMBER]++;
         return STATUS_OK;
     }
+    if (day > JULIAN_DATE) {
+        day -= JULIAN_DATE;
+        sink->tally[TALLY_JULIAN]++;
+    }
     /* Adding zero makes -0 a 0: rows that compare equal must be equal. */
-    row = (struct observation){day + 0.0, (float)mag + 0.0f, (float)mag_error};
+    row = (struct observation){day + 0.0, field_float(magnitude, mag) + 0.0f, field_float(error_mag, mag_error)};
     if (!(row.error > 0 && row.error < 1)) {
         sink->tally[TALLY_BAD_ERROR]++;
         return STATUS_OK;

@@ -16,7 +16,7 @@
 #include "survey/spill.h"
 
 /* The first lines of a file, copies. */
-enum { HEAD_LINES = 20, NAME_BYTES = SPILL_ID_BYTES_MOST + 1 };
+enum { HEAD_LINES = 20, NAME_BYTES = SPILL_ID_BYTES_MOST + 1, BAND_BYTES = 32 };
 struct head {
     const char *name; /* of the file, without its folder */
     int lines;
@@ -32,6 +32,8 @@ struct sink {
     const struct columns *columns;
     char band;            /* 'R' or 'B' when --band asks for it, else 0 */
     bool *band_seen;      /* {R, B}: a MACHO format gave rows of it */
+    const char *wanted;   /* --band, or NULL */
+    char *table_band;     /* BAND_BYTES: the band of the tables' first row, empty before it */
     uint32_t file_number; /* from 1 */
     int files;            /* in all */
     struct progress *progress;
@@ -40,6 +42,9 @@ struct sink {
 /* One row of a star. Bad ones are counted by their first fault. */
 int sink_row(struct sink *sink, struct text id, struct text time, struct text magnitude, struct text error_mag,
              struct error *error);
+/* Whether a table's row of this band is taken: with --band only rows of that one, the others are counted; without it all bands
+ * must be the same, and a second one is an error that says how to choose. A row without a band lacks a field. */
+int sink_band(struct sink *sink, const struct reader *reader, struct text band, bool *taken, struct error *error);
 /* A row that lacks fields. */
 void sink_short_row(struct sink *sink);
 

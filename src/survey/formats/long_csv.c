@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A table with a header: id, time, magnitude and error under their usual names or those of --columns, cut by comma, semicolon or
- * tab. The rows of a star need not be adjacent. Without an id column the file is one star, whose id is the file's name. */
+ * tab. The rows of a star need not be adjacent. Without an id column the file is one star, whose id is the file's name. Where a
+ * column says the band, only the rows of one band are taken: that of --band, or the only one that there is. */
 #include <string.h>
 
 #include "base/memory.h"
@@ -9,7 +10,7 @@
 
 enum { CSV_FIELDS_MOST = 256 };
 
-/* Which column is which; id -1 when the file is one star. */
+/* Which column is which; id -1 when the file is one star, band -1 when no column says it. */
 struct layout {
     int column[COLUMNS_NAMED];
     int needed; /* fields that a row must have */
@@ -28,7 +29,8 @@ static bool read_header(struct layout *layout, struct text line, const struct co
     layout->delimiter = delimiter;
     for (int c = 0; c < COLUMNS_NAMED; c++) {
         layout->column[c] = column_find(columns, field, count, (enum column)c);
-        if (layout->column[c] < 0 && (c != COLUMN_ID || columns->name[COLUMN_ID])) return false;
+        bool needed = (c != COLUMN_ID && c != COLUMN_BAND) || columns->name[c];
+        if (layout->column[c] < 0 && needed) return false;
         if (layout->column[c] >= layout->needed) layout->needed = layout->column[c] + 1;
     }
     return true;
@@ -70,6 +72,11 @@ static int parse(struct reader *reader, struct head *head, struct sink *sink, st
         if (fields_split(line, layout.delimiter, field, layout.needed) < layout.needed) {
             sink_short_row(sink);
             continue;
+        }
+        if (column[COLUMN_BAND] >= 0) {
+            bool taken = false;
+            if (sink_band(sink, reader, field[column[COLUMN_BAND]], &taken, error)) break;
+            if (!taken) continue;
         }
         if (column[COLUMN_ID] >= 0) id = field[column[COLUMN_ID]];
         if (sink_row(sink, id, field[column[COLUMN_TIME]], field[column[COLUMN_MAGNITUDE]], field[column[COLUMN_ERROR]], error))
