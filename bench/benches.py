@@ -123,7 +123,9 @@ def read_result(path):
 def number_text(value):
     """Three digits or more, as people write them."""
     size = abs(value)
-    return f'{value:,.0f}'.replace(',', ' ') if size >= 1000 else f'{value:.1f}' if size >= 10 else f'{value:.2f}' if size >= 0.1 else f'{value:.3g}'
+    if size >= 1000:
+        return f'{value:,.0f}'.replace(',', ' ')
+    return f'{value:.1f}' if size >= 10 else f'{value:.2f}' if size >= 0.1 else f'{value:.3g}'
 
 
 def print_numbers(title, machine, numbers, notes=(), file=None):

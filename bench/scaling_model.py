@@ -37,15 +37,15 @@ PIECE_BYTES = 4 << 20
 ASSUMPTIONS = (
     'a sum of b bytes over n ranks of a node takes 2 (n - 1) hops and moves 2 (n - 1) / n b; between nodes it takes the faster of a ring '
     '(as in a node) and a tree (2 log2 n hops, 2 b); first in the nodes, then between them, one bucket after the other',
-    'on a GPU sums go on beside the backward pass and cost it nothing; on CPU ranks, where MPI moves the data on the rank\'s own core, none '
-    'of a sum is hidden',
+    'on a GPU sums go on beside the backward pass and cost it nothing; on CPU ranks, where MPI moves the data on the rank\'s own core, '
+    'none of a sum is hidden',
     'links do what their names say, undisturbed by other jobs; no network has fewer links upwards than downwards',
     'a rank\'s steps scatter normally, each rank for itself: a step waits for the slowest of n draws; no rank is slow all the time',
     'all ranks have as many windows; the rest of an epoch that does not fill a batch is left out',
     'the loader works beside the step: it costs what it takes longer than a step, for the windows of its rank and for walking over the '
     'positions of the whole batch',
-    'observations stay in memory where a node\'s memory holds its ranks\' shards (data.memory_gb); else each window is three requests to the '
-    'shared file system, one after the other',
+    'observations stay in memory where a node\'s memory holds its ranks\' shards (data.memory_gb); else each window is three requests to '
+    'the shared file system, one after the other',
     'a checkpoint stops all ranks: its bytes at the file system\'s speed, and one request for each rank\'s part of each tensor and each '
     'beginning 4 MB, sixteen at a time',
 )

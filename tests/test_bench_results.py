@@ -40,13 +40,14 @@ class Folder(unittest.TestCase):
 class Form(Folder):
     def test_round_trip(self):
         result = benches.read_result(self.write('speed', notes=['a note']))
-        self.assertEqual(result['numbers']['speed'], {'what': 'our step, fp32', 'unit': 'windows/s', 'median': 12.5, 'lowest': 10.0, 'highest': 30.0,
-                                                      'rounds': [10.0, 30.0, 12.5]})
+        self.assertEqual(result['numbers']['speed'], {'what': 'our step, fp32', 'unit': 'windows/s', 'median': 12.5, 'lowest': 10.0,
+                                                      'highest': 30.0, 'rounds': [10.0, 30.0, 12.5]})
         self.assertEqual(result['numbers']['share']['rounds'], [0.5, 0.75])
         self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ['speed.json'])
 
     def test_no_result(self):
-        for text in ('', '[]', '{"numbers": {}}', '{"machine": {}, "numbers": {"a": {"median": 1, "lowest": "x", "highest": 2}}}', '{"numbers": 3}'):
+        for text in ('', '[]', '{"numbers": {}}', '{"numbers": 3}',
+                     '{"machine": {}, "numbers": {"a": {"median": 1, "lowest": "x", "highest": 2}}}'):
             path = self.folder / 'bad.json'
             path.write_text(text)
             with self.assertRaises(benches.BenchError) as caught:
@@ -84,7 +85,8 @@ class Picture(Folder):
         status, output, error = self.picture(speed, guess, '--out', self.folder / 't.md', self.folder / 'p.png', self.folder / 'p.pdf')
         self.assertEqual(status, 0, error)
         text = (self.folder / 't.md').read_text()
-        for words in ('### speed\na made CPU, 2 cores, commit abc123, 2026-01-02; batch 32', '| our step, fp32 | 12.5 | 10.0 | 30.0 | windows/s |',
+        for words in ('### speed\na made CPU, 2 cores, commit abc123, 2026-01-02; batch 32',
+                      '| our step, fp32 | 12.5 | 10.0 | 30.0 | windows/s |',
                       '### guess (PREDICTION)', '**The machine was busy** (load 3.0)', '| 4 | 400.0 | 0.987 | the slowest rank (1.3%) |',
                       '(beyond the measured batches)', '- the sun shines'):
             self.assertIn(words, text)

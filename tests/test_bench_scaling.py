@@ -56,15 +56,16 @@ class Model(unittest.TestCase):
         self.assertIsNone(model.bent_at([WORK], lambda ranks: 16, model.Cluster(FAST, FAST, 8, 0), NOTHING))
 
     def test_parts_add_up(self):
-        c = NOTHING._replace(survey_bytes=1e12, node_memory=1e9, reading=1e8, request=0.1, writing=1e8, checkpoint_bytes=4e7, tensors=300, every=60,
-                             walk=1e-4, load=1e-3)
+        c = NOTHING._replace(survey_bytes=1e12, node_memory=1e9, reading=1e8, request=0.1, writing=1e8, checkpoint_bytes=4e7, tensors=300,
+                             every=60, walk=1e-4, load=1e-3)
         row = model.simulate(WORK._replace(scatter=0.02), 64, model.Cluster(NODE, NET, 8, 1e-4), c)
         self.assertAlmostEqual(row['seconds'], row['own_seconds'] + sum(row['lost_seconds'].values()))
         self.assertTrue(all(seconds > 0 for name, seconds in row['lost_seconds'].items() if name != 'the loader'), row)
 
     def test_what_bends(self):
         cluster = model.Cluster(FAST, FAST, 8, 0)
-        for name, c, ranks in (('the loader', NOTHING._replace(walk=1e-3), 1024), ('reading', NOTHING._replace(survey_bytes=1e9, request=0.1), 8),
+        for name, c, ranks in (('the loader', NOTHING._replace(walk=1e-3), 1024),
+                               ('reading', NOTHING._replace(survey_bytes=1e9, request=0.1), 8),
                                ('checkpoints', NOTHING._replace(checkpoint_bytes=1e3, every=10), 4)):
             self.assertTrue(model.bends_first(model.simulate(WORK, ranks, cluster, c)).startswith(name), name)
         slow = model.Cluster(NODE, NET._replace(bandwidth=1e7), 1, 0)
@@ -96,8 +97,9 @@ class Model(unittest.TestCase):
 
 
 def step_lines(ranks, batch, seconds, reduce=False):
-    lines = [{'kind': 'step', 'ranks': ranks, 'at_once': 2, 'threads': 1, 'precision': 'fp32', 'batch': batch, 'parameters': 3000000, 'tensors': 100,
-              'seconds': seconds, 'scatter': 0.01, 'update_seconds': 0.01, 'begin_seconds': 0.0, 'progress_seconds': 0.001, 'wait_seconds': 0.001}]
+    lines = [{'kind': 'step', 'ranks': ranks, 'at_once': 2, 'threads': 1, 'precision': 'fp32', 'batch': batch, 'parameters': 3000000,
+              'tensors': 100, 'seconds': seconds, 'scatter': 0.01, 'update_seconds': 0.01, 'begin_seconds': 0.0, 'progress_seconds': 0.001,
+              'wait_seconds': 0.001}]
     lines += [{'kind': 'bucket', 'bytes': 4000000, 'filled_seconds': (seconds - 0.01) * share} for share in (0.4, 0.7, 1.0)]
     lines += [{'kind': 'walk', 'seconds_of_a_position': 2e-8}]
     if reduce:
@@ -108,7 +110,8 @@ def step_lines(ranks, batch, seconds, reduce=False):
 def made(two_seconds=0.51):
     rounds = [{'one': step_lines(1, 32, 0.5), 'two': step_lines(2, 16, two_seconds, reduce=True), 'apart': step_lines(1, 16, 0.5)}
               for _ in range(3)]
-    measured = {'batch': 32, 'processor': 'a made CPU', 'precisions': {'fp32': {'rounds': rounds, 'by_batch': {'32': step_lines(1, 32, 0.98)}}},
+    measured = {'batch': 32, 'processor': 'a made CPU',
+                'precisions': {'fp32': {'rounds': rounds, 'by_batch': {'32': step_lines(1, 32, 0.98)}}},
                 'training': {'data_wait_share': [0.001, 0.002], 'reduce_wait_share': [0.01, 0.02], 'checkpoint_seconds': [0.1],
                              'loader': {'seconds_of_a_window': 1e-6}}}
     machine = {'processor': 'a made CPU', 'cores': 2, 'load_before': 0.0, 'commit': 'abc', 'date': '2026-01-01T00:00:00+00:00'}
@@ -123,8 +126,8 @@ class Program(unittest.TestCase):
 
     def scaling(self, data, *words):
         (self.folder / 'measured.json').write_text(json.dumps(data))
-        done = subprocess.run([sys.executable, ROOT / 'bench' / 'scaling', '--measured', self.folder / 'measured.json', '--out', self.folder / 'out.json',
-                               *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, ROOT / 'bench' / 'scaling', '--measured', self.folder / 'measured.json']
+        done = subprocess.run([*command, '--out', self.folder / 'out.json', *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.assertNotIn('Traceback', done.stderr)
         return done
 
