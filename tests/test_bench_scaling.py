@@ -126,8 +126,9 @@ class Program(unittest.TestCase):
 
     def scaling(self, data, *words):
         (self.folder / 'measured.json').write_text(json.dumps(data))
-        command = [sys.executable, ROOT / 'bench' / 'scaling', '--measured', self.folder / 'measured.json']
-        done = subprocess.run([*command, '--out', self.folder / 'out.json', *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, ROOT / 'bench' / 'scaling', '--measured', self.folder / 'measured.json', '--out',
+                   self.folder / 'out.json', *words]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.assertNotIn('Traceback', done.stderr)
         return done
 
