@@ -103,8 +103,7 @@ static int run(struct comm *comm, struct config *config, int64_t batch, int64_t 
     struct windows windows = {0};
     double *seconds = memory_new((size_t)steps, sizeof *seconds, "timings");
     if (rank_device_open(&device, config, comm, error)) goto cleanup;
-    if (device->stream && comm_use_gpus(comm, device->stream, error)) goto cleanup;
-    if (trainer_new(&trainer, config, table, comm, device, error)) goto cleanup;
+    if (trainer_new(&trainer, config, table, comm, device, batch, error)) goto cleanup;
     parameters_initialise(table, trainer->host[0], 1);
     trainer_upload(trainer, 0);
     full_windows(&windows, (int)batch, config->data.window);

@@ -59,9 +59,10 @@ __device__ __forceinline__ void centre_magnitudes(const struct window_fields &w,
 __device__ __forceinline__ void draw(const struct masking &masking, uint32_t purpose, int64_t curve, int32_t start,
                                      const struct window &own)
 {
-    uint32_t first = (uint32_t)start, before = first % 4, drawn[4];
+    pointer<const uint32_t> now = masking.epoch_now;
+    uint32_t first = (uint32_t)start, before = first % 4, epoch = now ? (uint32_t)now[0] : masking.epoch, drawn[4];
     for (int block = (int)threadIdx.x; block * 4 < own.n + (int)before; block += BLOCK_THREADS) {
-        random_block(masking.seed, purpose, masking.epoch, (uint64_t)curve, first / 4 + (uint32_t)block, drawn);
+        random_block(masking.seed, purpose, epoch, (uint64_t)curve, first / 4 + (uint32_t)block, drawn);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             int i = block * 4 + k - (int)before;

@@ -66,11 +66,12 @@ struct dropping {
     uint32_t epoch, purpose;
     pointer<const int64_t> curve;
     int L;
+    pointer<const uint32_t> epoch_now;
 };
 
 static inline struct dropping dropping_of(const struct dropout *d)
 {
-    return {d->rate, 1.0f / (1.0f - d->rate), d->seed, d->epoch, d->purpose, d->curve, d->L};
+    return {d->rate, 1.0f / (1.0f - d->rate), d->seed, d->epoch, d->purpose, d->curve, d->L, d->epoch_now};
 }
 
 /* Multiplies elements column .. column + V - 1 of a row of D by their dropout factors; `row` counts over the batch. */
@@ -81,9 +82,10 @@ __device__ __forceinline__ void drop(const struct dropping &d, int row, int colu
     if (!(d.rate > 0)) return;
     uint64_t curve = (uint64_t)d.curve[row / d.L];
     uint32_t first = (uint32_t)(row % d.L) * (uint32_t)D + (uint32_t)column, number[4];
+    uint32_t epoch = d.epoch_now ? (uint32_t)d.epoch_now[0] : d.epoch;
 #pragma unroll
     for (int k = 0; k < V; k++) {
-        if (k % 4 == 0) random_block(d.seed, d.purpose, d.epoch, curve, (first + (uint32_t)k) / 4, number);
+        if (k % 4 == 0) random_block(d.seed, d.purpose, epoch, curve, (first + (uint32_t)k) / 4, number);
         uint32_t place = V == 1 ? first % 4 : (uint32_t)k % 4;
         uint32_t bits = place == 0 ? number[0] : place == 1 ? number[1] : place == 2 ? number[2] : number[3];
         x[k] *= random_uniform(bits) < d.rate ? 0.0f : d.scale;

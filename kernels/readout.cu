@@ -146,16 +146,20 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
                    [&](int64_t row) { return wide_readout_row<A>(r, row, x, view<sum_of<A>>(scratch + 0)); });
 }
 
-__global__ void __launch_bounds__(BLOCK_THREADS) total_errors(pointer<const double> errors, int B, pointer<float> totals)
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    total_errors(pointer<const double> errors, pointer<const int64_t> curve, int B, pointer<float> totals)
 {
     SHARED(double, scratch, 32);
-    double error = 0, plain = 0;
-    for (int b = (int)threadIdx.x; b < B; b += BLOCK_THREADS) error += (double)errors[b], plain += (double)errors[B + b];
-    error = block_sum(error, scratch), plain = block_sum(plain, scratch);
+    double error = 0, plain = 0, windows = 0;
+    for (int b = (int)threadIdx.x; b < B; b += BLOCK_THREADS) {
+        error += (double)errors[b], plain += (double)errors[B + b];
+        windows += curve[b] >= 0 ? 1.0 : 0.0;
+    }
+    error = block_sum(error, scratch), plain = block_sum(plain, scratch), windows = block_sum(windows, scratch);
     if (threadIdx.x > 0) return;
     totals[TOTAL_ERROR] += (float)error;
     totals[TOTAL_PLAIN_ERROR] += (float)plain;
-    totals[TOTAL_WINDOWS] += (float)B;
+    totals[TOTAL_WINDOWS] += (float)windows;
 }
 
 /* d_X of a row whose normal numbers are in x, d the gradient of its reconstruction. */
@@ -387,7 +391,7 @@ void forward(const struct readout *r, const struct launch *launch)
     else
         LAUNCH((readout_forward<A, V, 8 / V>), r->B, threads, 0, launch->stream, input, r->reconstruction, r->window_error,
                errors);
-    if (r->totals) LAUNCH(total_errors, 1, BLOCK_THREADS, 0, launch->stream, errors, r->B, r->totals);
+    if (r->totals) LAUNCH(total_errors, 1, BLOCK_THREADS, 0, launch->stream, errors, r->windows->curve, r->B, r->totals);
 }
 
 template <class A>

@@ -105,6 +105,16 @@ __global__ void __launch_bounds__(BLOCK_THREADS) round_to_bf16(pointer<const flo
     write_vector<bf16>(to + i, x);
 }
 
+template <int V>
+__global__ void __launch_bounds__(BLOCK_THREADS) widen_bf16(pointer<const bf16> from, pointer<float> to, int64_t count)
+{
+    int64_t i = ((int64_t)blockIdx.x * BLOCK_THREADS + threadIdx.x) * V;
+    if (i >= count) return;
+    float x[V];
+    read_vector<bf16>(from + i, x);
+    write_vector<float>(to + i, x);
+}
+
 template <class A>
 __global__ void __launch_bounds__(CAREFUL_COLUMNS)
     careful_product(pointer<const A> x, int64_t x_stride, pointer<const float> weight, int64_t weight_stride, pointer<A> y,
@@ -206,6 +216,18 @@ extern "C" void kernel_round_to_bf16(const float *from, void *to, int64_t count,
     if (rest > 0)
         LAUNCH(round_to_bf16<1>, (unsigned)((rest + BLOCK_THREADS - 1) / BLOCK_THREADS), BLOCK_THREADS, 0, launch->stream,
                from + together, (bf16 *)to + together, rest);
+}
+
+extern "C" void kernel_widen_bf16(const void *from, float *to, int64_t count, const struct launch *launch)
+{
+    bool vectors = (uintptr_t)from % 8 == 0 && (uintptr_t)to % 16 == 0;
+    int64_t together = vectors ? count / 4 * 4 : 0, rest = count - together;
+    if (together > 0)
+        LAUNCH(widen_bf16<4>, (unsigned)((together / 4 + BLOCK_THREADS - 1) / BLOCK_THREADS), BLOCK_THREADS, 0, launch->stream,
+               (const bf16 *)from, to, together);
+    if (rest > 0)
+        LAUNCH(widen_bf16<1>, (unsigned)((rest + BLOCK_THREADS - 1) / BLOCK_THREADS), BLOCK_THREADS, 0, launch->stream,
+               (const bf16 *)from + together, to + together, rest);
 }
 
 extern "C" void kernel_careful_product(const void *x, int64_t x_stride, const float *weight, int64_t weight_stride, void *y,

@@ -15,7 +15,8 @@ extern "C" {
 
 /* y[t][j] = tanh(y[t][j] + bias[j]) for j < tanh_columns, y[t][j] + bias[j] for the other columns; T x columns, activations, in
  * place. bias NULL: none. */
-void kernel_bias_tanh(void *y, int64_t T, int columns, int64_t stride, const float *bias, int tanh_columns, const struct launch *launch);
+void kernel_bias_tanh(void *y, int64_t T, int columns, int64_t stride, const float *bias, int tanh_columns,
+                      const struct launch *launch);
 /* d_y[t][j] *= 1 - y[t][j]^2 for j < tanh_columns; both T x columns, activations, of one stride. */
 void kernel_tanh_backward(const void *y, void *d_y, int64_t T, int tanh_columns, int64_t stride, const struct launch *launch);
 /* sums[j] += sum over t of x[t][j]; T x columns activations. */
@@ -25,9 +26,11 @@ void kernel_column_sums(const void *x, int64_t T, int columns, int64_t stride, f
 void kernel_part_sums(const float *parts, int64_t rows, int columns, float *sums, const struct launch *launch);
 /* to[i] = bfloat16 of from[i]. */
 void kernel_round_to_bf16(const float *from, void *to, int64_t count, const struct launch *launch);
+/* to[i] = from[i], bfloat16 as float. */
+void kernel_widen_bf16(const void *from, float *to, int64_t count, const struct launch *launch);
 /* y = x W, sums in double: T x in, in x out, T x out, activations and float weights. Not fast. */
-void kernel_careful_product(const void *x, int64_t x_stride, const float *weight, int64_t weight_stride, void *y, int64_t y_stride,
-                            int64_t T, int in, int out, const struct launch *launch);
+void kernel_careful_product(const void *x, int64_t x_stride, const float *weight, int64_t weight_stride, void *y,
+                            int64_t y_stride, int64_t T, int in, int out, const struct launch *launch);
 
 #ifdef __cplusplus
 }

@@ -87,6 +87,7 @@ struct adam_input {
     double learning_rate, beta1, beta2;
     float epsilon;
     pointer<const struct step_state> state;
+    pointer<const double> learning_rate_now;
 };
 
 /* The factors of one update. */
@@ -96,9 +97,9 @@ struct adam_factors {
 
 __device__ struct adam_factors factors_of(const struct adam_input &a, const struct step_state &s)
 {
-    double t = (double)s.updates;
+    double t = (double)s.updates, rate = a.learning_rate_now ? (double)a.learning_rate_now[0] : a.learning_rate;
     return {(float)s.factor,
-            (float)(a.learning_rate / (1 - pow(a.beta1, t))),
+            (float)(rate / (1 - pow(a.beta1, t))),
             (float)(1 / sqrt(1 - pow(a.beta2, t))),
             (float)a.beta1,
             (float)a.beta2,
@@ -160,8 +161,9 @@ extern "C" void kernel_step_finish(const struct step_finish *f, const struct lau
 
 extern "C" void kernel_adam(const struct adam *a, const struct launch *launch)
 {
-    struct adam_input input = {a->N,     a->weight,         a->m,    a->v, a->gradient, a->learning_rate, a->beta1,
-                               a->beta2, (float)a->epsilon, a->state};
+    struct adam_input input = {
+        a->N,     a->weight,           a->m, a->v, a->gradient, a->learning_rate, a->beta1, a->beta2, (float)a->epsilon,
+        a->state, a->learning_rate_now};
     uintptr_t places = (uintptr_t)a->weight | (uintptr_t)a->m | (uintptr_t)a->v | (uintptr_t)a->gradient;
     if (a->N == 0) return;
     if (places % 16 == 0)

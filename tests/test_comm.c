@@ -68,6 +68,14 @@ static void broadcast_from_every_root(void **state)
     comm_barrier(world);
 }
 
+static void every_rank_gathers_all(void **state)
+{
+    (void)state;
+    int16_t own = (int16_t)(100 + comm_rank(world)), all[4];
+    comm_gather(world, &own, sizeof own, all);
+    for (int i = 0; i < comm_size(world); i++) assert_int_equal(all[i], 100 + i);
+}
+
 static void nobody_failed(void **state)
 {
     (void)state;
@@ -101,7 +109,7 @@ static void gradients_are_summed_in_buckets(void **state)
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < BUCKETS * BUCKET_COUNT; i++) values[i] = (float)(i % 1000 + rank);
         for (int b = 0; b < BUCKETS; b++) {
-            comm_reduce_begin(world, values + b * BUCKET_COUNT, b == 7 ? 0 : BUCKET_COUNT);
+            comm_reduce_begin(world, values + b * BUCKET_COUNT, b == 7 ? 0 : BUCKET_COUNT, 0);
             comm_reduce_progress(world);
         }
         assert_true(comm_reduce_end(world) >= 0);
@@ -143,6 +151,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(sums_and_maxima),
         cmocka_unit_test(prefix_counts_the_ranks_before),
         cmocka_unit_test(broadcast_from_every_root),
+        cmocka_unit_test(every_rank_gathers_all),
         cmocka_unit_test(nobody_failed),
         cmocka_unit_test(the_lowest_failing_rank_speaks),
         cmocka_unit_test(gradients_are_summed_in_buckets),

@@ -58,7 +58,7 @@ struct devices {
 static void devices_open(struct devices *d, int precision)
 {
     struct error error = {0};
-    const struct device_place place = {0, 1, 1};
+    const struct device_place place = {0, 1};
     *d = (struct devices){.precision = precision};
     assert_int_equal(device_open(&d->cpu, DEVICE_CPU, PRECISION_FP32, 1, &place, &error), 0);
     if (device_open(&d->cuda, TESTED_DEVICE, precision, 1, &place, &error)) fail_msg("%s", error.message);
@@ -675,7 +675,7 @@ int main(void)
 {
     struct device *device = NULL;
     struct error error = {0};
-    if (device_open(&device, TESTED_DEVICE, PRECISION_BF16, 1, &(struct device_place){0, 1, 1}, &error)) {
+    if (device_open(&device, TESTED_DEVICE, PRECISION_BF16, 1, &(struct device_place){0, 1}, &error)) {
         fprintf(stderr, "skipped: %s\n", error.message);
         return 77;
     }

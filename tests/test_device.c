@@ -34,8 +34,7 @@ static struct device *open_device(int threads)
 {
     struct device *device = NULL;
     struct error error = {0};
-    assert_int_equal(device_open(&device, DEVICE_CPU, PRECISION_FP32, threads, &(struct device_place){0, 1, 1}, &error),
-                     STATUS_OK);
+    assert_int_equal(device_open(&device, DEVICE_CPU, PRECISION_FP32, threads, &(struct device_place){0, 1}, &error), STATUS_OK);
     return device;
 }
 
@@ -413,7 +412,7 @@ static void what_is_not_there_is_refused(void **state)
     (void)state;
     struct device *device = NULL;
     struct error error = {0};
-    assert_int_equal(device_open(&device, DEVICE_CPU, PRECISION_TF32, 1, &(struct device_place){0, 1, 1}, &error), STATUS_FAILED);
+    assert_int_equal(device_open(&device, DEVICE_CPU, PRECISION_TF32, 1, &(struct device_place){0, 1}, &error), STATUS_FAILED);
     assert_non_null(strstr(error.message, "tf32"));
 }
 

@@ -71,7 +71,7 @@ static void model_new(struct model *model, const struct model_config *config)
     struct error error = {0};
     *model = (struct model){.table = parameter_table_new(config)};
     size_t N = (size_t)model->table->total;
-    assert_int_equal(device_open(&model->device, DEVICE_CPU, PRECISION_FP32, 2, &(struct device_place){0, 1, 1}, &error), 0);
+    assert_int_equal(device_open(&model->device, DEVICE_CPU, PRECISION_FP32, 2, &(struct device_place){0, 1}, &error), 0);
     assert_int_equal(encoder_new(&model->encoder, model->device, model->table, B, L, true, &error), 0);
     model->w = memory_zeroed(N + TOTALS, sizeof(float), "w");
     model->g = memory_zeroed(N + TOTALS, sizeof(float), "g");

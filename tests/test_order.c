@@ -118,6 +118,30 @@ static void batches_do_not_depend_on_the_ranks(void **state)
     order_free(order);
 }
 
+/* Over all stretches of an endless deal, the most windows that any rank has of a batch. */
+static void check_most_of_a_rank(int64_t batch, int shards, int ranks)
+{
+    int64_t found = 0, said = order_most_of_a_rank(batch, shards, ranks);
+    for (int first = 0; first < shards; first++)
+        for (int rank = 0; rank < ranks; rank++) {
+            int64_t own = 0;
+            for (int64_t p = first; p < first + batch; p++) own += p % shards % ranks == rank;
+            if (own > found) found = own;
+        }
+    if (said < found || said > found + 1)
+        fail_msg("%d ranks, %d shards, batch %d: %d windows, said to be %d", ranks, shards, (int)batch, (int)found, (int)said);
+    if (shards % ranks == 0) assert_int_equal(said, found);
+}
+
+static void a_ranks_share_is_known(void **state)
+{
+    (void)state;
+    for (int shards = 1; shards <= 13; shards++)
+        for (int ranks = 1; ranks <= shards; ranks++)
+            for (int64_t batch = 1; batch <= 40; batch++) check_most_of_a_rank(batch, shards, ranks);
+    assert_int_equal(order_most_of_a_rank(512, 64, 4), 128);
+}
+
 static void permutations_are_permutations(void **state)
 {
     (void)state;
@@ -172,6 +196,7 @@ int main(void)
         cmocka_unit_test(random_counts),
         cmocka_unit_test(many_shards_of_different_length),
         cmocka_unit_test(batches_do_not_depend_on_the_ranks),
+        cmocka_unit_test(a_ranks_share_is_known),
         cmocka_unit_test(permutations_are_permutations),
         cmocka_unit_test(permutations_are_fair),
     };

@@ -113,12 +113,16 @@ static void one_rank(void **unused)
     comm_sum_int64(comm, &whole, 1), comm_max_int64(comm, &whole, 1), comm_barrier(comm);
     assert_true(number == 3 && whole == 5);
     assert_int_equal(comm_prefix_int64(comm, 7), 0);
+    int32_t own = 9, all[1] = {0};
+    comm_gather(comm, &own, sizeof own, all);
+    assert_int_equal(all[0], 9);
+    comm_watch(comm, 1), comm_expect(comm, "nothing"), comm_expect(comm, NULL);
     assert_int_equal(comm_agree(comm, &error), STATUS_OK);
     assert_int_equal(comm_use_gpus(comm, NULL, &error), STATUS_OK);
     error_set(&error, STATUS_FAILED, "a reason");
     assert_int_equal(comm_agree(comm, &error), STATUS_FAILED);
     float values[2] = {1, 2};
-    comm_reduce_begin(comm, values, 2), comm_reduce_progress(comm);
+    comm_reduce_begin(comm, values, 2, 1), comm_reduce_progress(comm), comm_reduce_join(comm);
     assert_true(comm_reduce_end(comm) == 0 && values[0] == 1 && values[1] == 2);
     struct comm *part = comm_split(comm, 4);
     assert_non_null(part);

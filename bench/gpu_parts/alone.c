@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * comm.h for one rank, in place of src/comm: what bench/gpu measures needs no MPI. Sums over one rank are there already. */
+#include <string.h>
+
 #include "base/memory.h"
 #include "comm/comm.h"
 
@@ -92,17 +94,37 @@ int64_t comm_prefix_int64(struct comm *comm, int64_t value)
     return 0;
 }
 
-int comm_use_gpus(struct comm *comm, void *stream, struct error *error)
+void comm_gather(struct comm *comm, const void *own, int bytes, void *all)
 {
-    (void)comm, (void)stream;
+    (void)comm;
+    memcpy(all, own, (size_t)bytes);
+}
+
+void comm_watch(struct comm *comm, double timeout_seconds)
+{
+    (void)comm, (void)timeout_seconds;
+}
+
+void comm_expect(struct comm *comm, const char *what)
+{
+    (void)comm, (void)what;
+}
+
+int comm_use_gpus(struct comm *comm, const struct gpu_sums *sums, struct error *error)
+{
+    (void)comm, (void)sums;
     return error->status;
 }
 
-void comm_reduce_begin(struct comm *comm, float *values, int64_t count)
+void comm_reduce_begin(struct comm *comm, float *values, int64_t count, int64_t exact)
 {
-    (void)comm, (void)values, (void)count;
+    (void)comm, (void)values, (void)count, (void)exact;
 }
 void comm_reduce_progress(struct comm *comm)
+{
+    (void)comm;
+}
+void comm_reduce_join(struct comm *comm)
 {
     (void)comm;
 }

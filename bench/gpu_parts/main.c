@@ -35,7 +35,8 @@ static int run_open(struct run *run, struct comm *comm, struct error *error)
 {
     run->table = parameter_table_new(&run->config.model);
     if (rank_device_open(&run->device, &run->config, comm, error)) return error->status;
-    if (trainer_new(&run->trainer, &run->config, run->table, comm, run->device, error)) return error->status;
+    if (trainer_new(&run->trainer, &run->config, run->table, comm, run->device, run->config.train.batch, error))
+        return error->status;
     parameters_initialise(run->table, run->trainer->host[0], (uint64_t)run->config.train.seed);
     trainer_upload(run->trainer, 0);
     return STATUS_OK;

@@ -21,6 +21,7 @@ enum weighting { WEIGHTING_MINMAX, WEIGHTING_INVERSE };
 enum schedule { SCHEDULE_CONSTANT, SCHEDULE_WARMUP, SCHEDULE_COSINE };
 enum device_kind { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16 };
+enum reduce_precision { REDUCE_FP32, REDUCE_BF16 };
 enum preset { PRESET_ASTROMER1, PRESET_ASTROMER2 };
 
 /* The shape of the network; what a checkpoint or a golden file must agree on. */
@@ -58,6 +59,7 @@ struct config {
     struct {
         int64_t batch;      /* windows of one step over all ranks */
         int64_t microbatch; /* windows a rank puts through the model at once, 0 = choose */
+        bool graph;         /* a GPU records the step */
         int64_t epochs;     /* stop after so many, 0 = no limit */
         int64_t steps;      /* stop after so many, 0 = no limit */
         double learning_rate;
@@ -68,6 +70,8 @@ struct config {
         int64_t seed;
         double time_limit_seconds; /* 0 = none */
         int64_t log_every_steps;
+        int reduce_precision;        /* enum reduce_precision */
+        double rank_timeout_seconds; /* 0 = off */
     } train;
     struct {
         double every_seconds; /* 0 = off */

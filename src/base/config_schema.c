@@ -20,6 +20,7 @@ static const char *const schedules[] = {
     [SCHEDULE_CONSTANT] = "constant", [SCHEDULE_WARMUP] = "warmup", [SCHEDULE_COSINE] = "cosine", NULL};
 static const char *const devices[] = {[DEVICE_AUTO] = "auto", [DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda", NULL};
 static const char *const precisions[] = {[PRECISION_FP32] = "fp32", [PRECISION_TF32] = "tf32", [PRECISION_BF16] = "bf16", NULL};
+static const char *const reduce_precisions[] = {[REDUCE_FP32] = "fp32", [REDUCE_BF16] = "bf16", NULL};
 
 /* clang-format off */
 const struct key config_keys[] = {
@@ -78,6 +79,8 @@ const struct key config_keys[] = {
      .help = "windows of one optimiser step, over all ranks"},
     {"train.microbatch", KEY_INT64, AT(train.microbatch), "0", .maximum = 1048576, .unit = "windows",
      .help = "windows that a rank puts through the model at once, 0 = choose; limits memory, changes no result"},
+    {"train.graph", KEY_BOOLEAN, AT(train.graph), "true",
+     .help = "on a GPU, record the step as a CUDA graph, so that it is launched as a whole"},
     {"train.epochs", KEY_INT64, AT(train.epochs), "200", .maximum = 4e9, .unit = "epochs",
      .help = "end after so many epochs, 0 = no limit; an epoch draws one window of every training light curve"},
     {"train.steps", KEY_INT64, AT(train.steps), "0", .maximum = MANY, .unit = "steps",
@@ -98,6 +101,10 @@ const struct key config_keys[] = {
      .help = "write a checkpoint and end in good order after so long, 0 = no limit"},
     {"train.log_every_steps", KEY_INT64, AT(train.log_every_steps), "10", .minimum = 1, .maximum = MANY, .unit = "steps",
      .help = "steps between two step lines of log.jsonl"},
+    {"train.reduce_precision", KEY_WORD, AT(train.reduce_precision), "fp32", .words = reduce_precisions,
+     .help = "what gradients travel in between GPUs: bf16 halves the bytes and rounds each rank's gradient and each sum"},
+    {"train.rank_timeout_seconds", KEY_NUMBER, AT(train.rank_timeout_seconds), "45", .maximum = 1e6, .unit = "s",
+     .help = "end the run when a rank's process or GPU stands still for so long, 0 = wait for ever"},
 
     {"checkpoint.every_seconds", KEY_NUMBER, AT(checkpoint.every_seconds), "600", .maximum = 1e9, .unit = "s",
      .help = "time between two checkpoints, 0 = off"},

@@ -44,6 +44,18 @@ int error_prefix(struct error *error, const char *format, ...)
     return error->status;
 }
 
+int error_suffix(struct error *error, const char *format, ...)
+{
+    if (error->status == STATUS_OK) return STATUS_OK;
+    size_t used = strlen(error->message);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error->message + used, sizeof error->message - used, format, arguments);
+    va_end(arguments);
+    one_line(error->message);
+    return error->status;
+}
+
 _Noreturn void fatal(const char *file, int line, const char *format, ...)
 {
     char host[256] = "?", text[1024];

@@ -25,14 +25,16 @@ int error_set(struct error *error, int status, const char *format, ...) __attrib
 
 /* Puts "prefix: " in front of the message of an error that is set. Returns error->status. */
 int error_prefix(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Puts a text right behind the message of an error that is set: what to do about it. Returns error->status. */
+int error_suffix(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Prints host, place and message on standard error and aborts; under mpirun that ends the whole job. Never returns. */
 _Noreturn void fatal(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Always on. The condition must have no side effect. */
-#define CHECK(condition, ...)                                                                                                    \
-    do {                                                                                                                         \
-        if (!(condition)) fatal(__FILE__, __LINE__, __VA_ARGS__);                                                                \
+#define CHECK(condition, ...)                                     \
+    do {                                                          \
+        if (!(condition)) fatal(__FILE__, __LINE__, __VA_ARGS__); \
     } while (0)
 
 #ifdef NDEBUG

@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "comm/nccl.h"
+#include "comm/watch.h"
 
 enum { BUCKETS_MAX = 256, REQUESTS_MAX = 2 * BUCKETS_MAX };
 /* MPI counts are ints and some transports are weak near 2^31 bytes, so longer messages go in pieces. */
@@ -21,9 +22,11 @@ struct comm {
     MPI_Comm mpi;
     int rank, size;
     int local_rank, local_size, core_sharers;
-    int requests; /* sums begun since the last comm_reduce_end, finished ones included */
+    int requests;          /* sums begun since the last comm_reduce_end, finished ones included */
+    double reduce_seconds; /* waited for sums since the last comm_reduce_end */
     MPI_Request request[REQUESTS_MAX];
-    struct nccl *nccl; /* NULL: buckets are in host memory */
+    struct nccl *nccl;   /* NULL: buckets are in host memory */
+    struct watch *watch; /* NULL: none */
 };
 
 /* Ends the job when `code` is an error: host, rank, operation and MPI's own text. */
@@ -95,6 +98,7 @@ void comm_free(struct comm *comm)
     if (!comm) return;
     CHECK(comm->requests == 0, "a communicator is freed while gradient sums are under way");
     nccl_end(comm->nccl);
+    watch_end(comm->watch);
     check(comm, "MPI_Comm_free", MPI_Comm_free(&comm->mpi));
     memory_free(comm);
 }
@@ -174,6 +178,14 @@ void comm_broadcast(struct comm *comm, void *data, size_t bytes, int root)
     }
 }
 
+void comm_gather(struct comm *comm, const void *own, int bytes, void *all)
+{
+    if (comm->size == 1)
+        memcpy(all, own, (size_t)bytes);
+    else
+        check(comm, "MPI_Allgather", MPI_Allgather(own, bytes, MPI_BYTE, all, bytes, MPI_BYTE, comm->mpi));
+}
+
 void comm_barrier(struct comm *comm)
 {
     if (comm->size > 1) check(comm, "MPI_Barrier", MPI_Barrier(comm->mpi));
@@ -186,17 +198,33 @@ int64_t comm_prefix_int64(struct comm *comm, int64_t value)
     return comm->rank == 0 ? 0 : before; /* MPI leaves rank 0's undefined */
 }
 
-int comm_use_gpus(struct comm *comm, void *stream, struct error *error)
+void comm_watch(struct comm *comm, double timeout_seconds)
 {
-    return comm->size == 1 || comm->nccl ? STATUS_OK : nccl_begin(&comm->nccl, comm, stream, error);
+    if (comm->size > 1 && !comm->watch && timeout_seconds > 0) comm->watch = watch_begin(comm, timeout_seconds);
 }
 
-void comm_reduce_begin(struct comm *comm, float *values, int64_t count)
+void comm_expect(struct comm *comm, const char *what)
 {
-    CHECK(count >= 0, "a gradient bucket of %lld values", (long long)count);
+    watch_expect(comm->watch, what);
+}
+
+struct watch *comm_watch_of(const struct comm *comm)
+{
+    return comm->watch;
+}
+
+int comm_use_gpus(struct comm *comm, const struct gpu_sums *sums, struct error *error)
+{
+    return comm->size == 1 || comm->nccl ? STATUS_OK : nccl_begin(&comm->nccl, comm, sums, error);
+}
+
+void comm_reduce_begin(struct comm *comm, float *values, int64_t count, int64_t exact)
+{
+    CHECK(count >= exact && exact >= 0, "a gradient bucket of %lld values, %lld of them exact", (long long)count,
+          (long long)exact);
     if (comm->size == 1) return;
     if (comm->nccl) {
-        nccl_reduce_begin(comm->nccl, values, count);
+        nccl_reduce_begin(comm->nccl, values, count, exact);
         return;
     }
     for (int64_t done = 0; done < count; done += PIECE_FLOATS) {
@@ -215,12 +243,21 @@ void comm_reduce_progress(struct comm *comm)
     check(comm, "MPI_Testsome of gradients", MPI_Testsome(comm->requests, comm->request, &finished, place, MPI_STATUSES_IGNORE));
 }
 
-double comm_reduce_end(struct comm *comm)
+void comm_reduce_join(struct comm *comm)
 {
-    if (comm->nccl) return nccl_reduce_end(comm->nccl);
-    if (comm->requests == 0) return 0;
+    if (comm->nccl) nccl_reduce_join(comm->nccl);
+    if (comm->requests == 0) return;
     double begin = MPI_Wtime();
     check(comm, "MPI_Waitall of gradients", MPI_Waitall(comm->requests, comm->request, MPI_STATUSES_IGNORE));
     comm->requests = 0;
-    return MPI_Wtime() - begin;
+    comm->reduce_seconds += MPI_Wtime() - begin;
+}
+
+double comm_reduce_end(struct comm *comm)
+{
+    comm_reduce_join(comm);
+    if (comm->nccl) return nccl_reduce_end(comm->nccl);
+    double seconds = comm->reduce_seconds;
+    comm->reduce_seconds = 0;
+    return seconds;
 }

@@ -8,15 +8,16 @@
 
 struct nccl;
 
-/* Joins the ranks of comm, each with the GPU that is current in it. stream: the cudaStream_t whose work fills the buckets.
- * STATUS_FAILED with NCCL's reason, on every rank. Collective. */
-int nccl_begin(struct nccl **nccl, struct comm *comm, void *stream, struct error *error);
+/* Joins the ranks of comm, each with the GPU that is current in it. STATUS_FAILED with the reason, on every rank. Collective. */
+int nccl_begin(struct nccl **nccl, struct comm *comm, const struct gpu_sums *sums, struct error *error);
 void nccl_end(struct nccl *nccl); /* collective; NULL is fine */
 
 /* Enqueues the sum of a bucket in device memory behind the work that is on the stream now. */
-void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count);
-/* Waits until the sums begun are there, and returns the seconds. A peer that died or does not answer ends the job with a message.
- */
+void nccl_reduce_begin(struct nccl *nccl, float *values, int64_t count, int64_t exact);
+/* What is put on the stream from now on finds the sums begun. */
+void nccl_reduce_join(struct nccl *nccl);
+/* Waits for all that is on the stream. A peer that died or does not answer ends the job with a message. Returns the seconds that
+ * the stream last waited for sums. */
 double nccl_reduce_end(struct nccl *nccl);
 
 #endif

@@ -9,7 +9,7 @@
 #include "checkpoint/checkpoint.h"
 #include "train/trainer.h"
 
-enum { WINDOWS_AT_ONCE = 32 };
+enum { WINDOWS_AT_ONCE = 512 };
 
 static int check_settings(int settings, char **setting, struct error *error)
 {
@@ -42,9 +42,11 @@ int loaded_model_open(struct loaded_model *model, const char *path, int settings
     struct checkpoint checkpoint = {.table = model->table, .parameters = host};
     if (checkpoint_read(path, &checkpoint, comm, error)) goto cleanup;
     model->step = checkpoint.progress.step;
+    int L = model->config.data.window;
     if (!rank_device_open(&model->device, &run, comm, error) &&
         !model->device->operations->allocate(model->device, (void **)&model->parameters, bytes, "the parameters", error) &&
-        !encoder_new(&model->encoder, model->device, model->table, WINDOWS_AT_ONCE, model->config.data.window, false, error)) {
+        !encoder_new(&model->encoder, model->device, model->table,
+                     encoder_choose_capacity(model->device, model->table, WINDOWS_AT_ONCE, L, false), L, false, error)) {
         model->device->operations->upload(model->device, model->parameters, host, bytes);
         model->device->operations->wait(model->device);
     }

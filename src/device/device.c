@@ -19,11 +19,16 @@ static int thread_share(int sharers)
     return cores / sharers > 1 ? cores / sharers : 1;
 }
 
+struct device_card device_card(int kind, const struct device_place *place)
+{
+    return kind == DEVICE_CPU ? (struct device_card){.visible = 0} : cuda_card(place->local_rank);
+}
+
 int device_open(struct device **device, int kind, int precision, int threads, const struct device_place *place,
                 struct error *error)
 {
     if (kind == DEVICE_CUDA || (kind == DEVICE_AUTO && cuda_device_count() > 0))
-        return cuda_open(device, precision, place->local_rank, place->local_ranks, error);
+        return cuda_open(device, precision, place->local_rank, error);
     if (precision == PRECISION_TF32)
         return error_set(error, STATUS_FAILED, "precision=tf32 is for device=cuda: on the CPU use precision=fp32 or bf16");
     if (precision == PRECISION_BF16 && !cpu_has_bf16())

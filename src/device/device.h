@@ -28,17 +28,28 @@ struct device {
     int threads;             /* cpu: OpenMP threads in use */
     void *stream;            /* cuda: the cudaStream_t on which operations are enqueued; NULL: they are done when they return */
     size_t activation_bytes; /* of one element */
+    bool records;            /* record_begin records: work should come in few shapes */
     char name[128];          /* for people: processor or card */
 };
 
-/* Where a rank is on its node: its index among local_ranks, and how many of these are bound to the same cores as itself. */
+/* Where a rank is on its node: its index among the node's ranks, and how many of these are bound to the same cores as itself. */
 struct device_place {
-    int local_rank, local_ranks, core_sharers;
+    int local_rank, core_sharers;
 };
 
-/* Opens the device of a run for one rank. kind DEVICE_AUTO takes a GPU if the machine has one, else the CPU; a rank's GPU is that
- * with its index on the node. threads 0: this rank's share of the cores (those of its affinity mask / core_sharers). A device or
- * precision that this build or machine lacks is STATUS_FAILED and says so. */
+/* The GPU that device_open will take for a rank: that with the rank's index on the node among those that the rank sees, counted
+ * round, for a rank that is given a GPU of its own (srun --gpus-per-task=1) sees no other. So ranks must compare ids. */
+struct device_card {
+    unsigned char id[16]; /* no two GPUs of the world have the same */
+    char name[80];
+    int visible; /* GPUs that the rank sees; 0: it will compute on the CPU, or device_open says why not */
+};
+/* Not collective, and does not begin to use the GPU. */
+struct device_card device_card(int kind, const struct device_place *place);
+
+/* Opens the device of a run for one rank. kind DEVICE_AUTO takes a GPU if the machine has one, else the CPU. threads 0: this
+ * rank's share of the cores (those of its affinity mask / core_sharers). A device or precision that this build or machine lacks
+ * is STATUS_FAILED and says so. */
 int device_open(struct device **device, int kind, int precision, int threads, const struct device_place *place,
                 struct error *error);
 /* The CPU at fp32, except that products round their operands to a precision first, up or down as `seed` draws it for each number:
@@ -59,7 +70,7 @@ struct device_windows {
     double *time;             /* B x L: days from the window's mean time */
     float *magnitude, *error; /* B x L */
     int32_t *length, *start;  /* B */
-    int64_t *curve;           /* B */
+    int64_t *curve;           /* B; -1: no window, but room filled up, with length 0 */
     float *target;            /* B x L: magnitude minus the mean over the window's real observations; 0 on padding */
     float *probed, *hidden;   /* B x L: 0 or 1 */
     float *modified;          /* B x L: what the model sees where not hidden */
@@ -76,6 +87,7 @@ struct dropout {
     uint32_t epoch, purpose;
     const int64_t *curve; /* B */
     int L;
+    const uint32_t *epoch_now; /* as in struct masking */
 };
 
 /* Masks, centred magnitudes and error weights into `windows`; then the input embedding (astromer.md "Model")
@@ -171,14 +183,14 @@ struct readout {
     int B, L, D;
     const void *X; /* B L x D */
     const float *gain, *norm_bias, *weight, *bias;
-    const struct device_windows *windows; /* target, probed, weight */
+    const struct device_windows *windows; /* target, probed, weight, curve */
     float *reconstruction;                /* B x L, overwritten; 0 where not wanted */
     float *window_error;                  /* B, overwritten: e_i */
     float *totals;                        /* TOTALS numbers, accumulated into; NULL: not wanted */
     const float *wanted;                  /* the probed steps at least */
 };
-/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows; and two that the training
- * loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
+/* Numbers that ride along with the gradient's all-reduce: sum e_i, sum of the unweighted e_i, windows (those of curve -1
+ * are none); and two that the training loop sets: ranks that were asked to stop, ranks that want a checkpoint. */
 enum totals { TOTAL_ERROR, TOTAL_PLAIN_ERROR, TOTAL_WINDOWS, TOTAL_STOP, TOTAL_SAVE, TOTALS };
 /* Gradient of sum_i e_i. */
 struct readout_gradient {
@@ -197,6 +209,12 @@ struct pool {
     int64_t pooled_stride;
 };
 
+/* What is new in each step; lives in device memory, so that a recorded step can read it. */
+struct step_input {
+    double learning_rate;
+    uint32_t epoch;
+    float flags[2]; /* this rank's share of TOTAL_STOP and TOTAL_SAVE */
+};
 /* What a step's update did; lives in device memory, so that the step needs no answer from the host. */
 struct step_state {
     double loss;          /* sqrt(sum e / B) over the global batch */
@@ -224,7 +242,11 @@ struct adam {
     const float *gradient; /* N */
     double learning_rate, beta1, beta2, epsilon;
     const struct step_state *state;
+    const double *learning_rate_now; /* device memory: counts instead of the other; NULL: not given */
 };
+
+/* Work that is the same every time: recorded once, then enqueued as a whole. The device's own. */
+struct recording;
 
 struct device_operations {
     void (*close)(struct device *device);
@@ -236,6 +258,27 @@ struct device_operations {
     void (*download)(struct device *device, void *host, const void *memory, size_t bytes); /* waits */
     void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
     void (*wait)(struct device *device);
+    /* What the operations may still allocate; SIZE_MAX where nobody can say. */
+    size_t (*free_bytes)(struct device *device);
+
+    /* A device may choose among ways to compute by timing them, and each gives other roundings. What it chose so far goes into a
+     * file (nothing is written where nothing is new), and is taken again by a process that continues the work. _load returns
+     * false when the choices are not to be had: no file, or one of another card, library or precision. */
+    int (*save_choices)(struct device *device, const char *path, struct error *error);
+    bool (*load_choices)(struct device *device, const char *path);
+
+    /* Work that comes again and again with the same arguments, `recording` NULL at first:
+     *     if (record_begin(device, &recording))
+     *         do
+     *             operations
+     *         while (record_end(device, &recording));
+     * A device that can records the operations and enqueues them from then on without the caller: record_begin returns false
+     * when it has done so. record_end returns true when the recording failed and nothing was enqueued: then the operations are
+     * wanted once more. What changes from time to time (windows, epoch, learning rate) must come from device memory, and all
+     * memory must stay where it is. Not among the operations: upload, download, wait, allocate, release. */
+    bool (*record_begin)(struct device *device, struct recording **recording);
+    bool (*record_end)(struct device *device, struct recording **recording);
+    void (*record_free)(struct device *device, struct recording *recording); /* NULL is fine */
 
     /* The flat parameter buffer (N floats) of the operations that follow; again whenever it has changed. A device whose products
      * take another number format makes its copy now. */
@@ -257,6 +300,10 @@ struct device_operations {
     void (*readout_forward)(struct device *device, const struct readout *readout);
     void (*readout_backward)(struct device *device, const struct readout *readout, const struct readout_gradient *gradient);
     void (*pool_forward)(struct device *device, const struct pool *pool);
+    /* Numbers rounded to bfloat16, and bfloat16 as numbers, for sums between GPUs: `count` of them, on `stream`, which may be
+     * another than the device's. NULL where the device has no stream. */
+    void (*to_wire)(struct device *device, void *stream, const float *values, void *wire, int64_t count);
+    void (*from_wire)(struct device *device, void *stream, const void *wire, float *values, int64_t count);
     void (*step_finish)(struct device *device, const struct step_finish *finish);
     void (*adam)(struct device *device, const struct adam *adam);
 };

@@ -24,6 +24,7 @@ struct masking {
     bool weighted, inverse;      /* error weights in the loss; by the literal Eq. 5 of the paper */
     uint64_t seed;
     uint32_t epoch;
+    const uint32_t *epoch_now; /* device memory: the epoch, for work that is recorded; NULL: the one above */
 };
 
 struct masking_counts {

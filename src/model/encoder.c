@@ -5,10 +5,17 @@
  * that attention gives no weight, padding, and where only the probed steps count, the last block's other rows. */
 #include "model/encoder.h"
 
+#include <stdio.h>
+
 #include "base/memory.h"
 #include "base/random.h"
 
 enum { ARENA_ALIGN_BYTES = 256 };
+/* On a CPU more windows at once than this gain nothing; fewer, where long windows would take more memory than this. */
+enum { WINDOWS_ON_CPU = 32 };
+static const size_t ARENA_BYTES_ON_CPU = (size_t)4 << 30;
+/* Of a GPU's free memory this part stays free for what is allocated later: work memory of operations, libraries, graphs. */
+enum { PART_LEFT_FREE = 16 };
 
 /* Hands out parts of the arena, or, with base NULL, only measures. */
 struct arena {
@@ -100,17 +107,64 @@ size_t encoder_bytes(struct device *device, const struct parameter_table *table,
     return measure.used;
 }
 
+/* What an arena may take of the device's free memory. */
+static size_t room(struct device *device)
+{
+    size_t free_bytes = device->operations->free_bytes(device);
+    return device->records ? free_bytes - free_bytes / PART_LEFT_FREE : ARENA_BYTES_ON_CPU;
+}
+
+int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training)
+{
+    size_t bytes = room(device);
+    int fits = 0;
+    while (fits < most) {
+        int half = fits + (most - fits + 1) / 2;
+        if (encoder_bytes(device, table, half, L, training) <= bytes)
+            fits = half;
+        else
+            most = half - 1;
+    }
+    return fits;
+}
+
+int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training)
+{
+    if (!device->records && most > WINDOWS_ON_CPU) most = WINDOWS_ON_CPU;
+    int fits = encoder_fitting(device, table, most, L, training);
+    if (fits < 1) return 1;
+    int parts = (most + fits - 1) / fits;
+    return (most + parts - 1) / parts;
+}
+
+/* Why the arena cannot be had, as the device says it, and what could be. */
+static int too_large(const struct encoder *e, const struct error *refused, struct error *error)
+{
+    size_t free_bytes = e->device->operations->free_bytes(e->device);
+    if (free_bytes == SIZE_MAX) return error_set(error, refused->status, "%d windows at once: %s", e->capacity, refused->message);
+    int fits = encoder_fitting(e->device, e->table, e->capacity, e->L, e->training);
+    char most[48] = "not even one would fit";
+    if (fits > 0) snprintf(most, sizeof most, "at most %d would fit", fits);
+    return error_set(error, STATUS_FAILED, "not enough GPU memory: %d window%s of %d steps need%s %.2f GB, %.2f GB are free: %s",
+                     e->capacity, e->capacity > 1 ? "s" : "", e->L, e->capacity > 1 ? "" : "s", (double)e->arena_bytes / 1e9,
+                     (double)free_bytes / 1e9, most);
+}
+
 int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
                 bool training, struct error *error)
 {
     if (device->operations->check_shape(device, L, table->model.width, table->model.heads, error)) return error->status;
     struct encoder *e = encoder_shape(device, table, capacity, L, training);
     e->arena_bytes = encoder_bytes(device, table, capacity, L, training);
-    if (device->operations->allocate(device, &e->arena, e->arena_bytes, "the activations", error)) {
+    struct error refused = {0};
+    if (device->operations->allocate(device, &e->arena, e->arena_bytes, "the activations", &refused)) {
+        too_large(e, &refused, error);
         encoder_free(e);
-        return error_prefix(error, "%d windows at once", capacity);
+        return error->status;
     }
     lay_out(e, &(struct arena){.base = e->arena});
+    e->no_curve = memory_new((size_t)capacity, sizeof *e->no_curve, "the encoder");
+    for (int b = 0; b < capacity; b++) e->no_curve[b] = -1;
     *encoder = e;
     return STATUS_OK;
 }
@@ -119,6 +173,7 @@ void encoder_free(struct encoder *e)
 {
     if (!e) return;
     if (e->arena) e->device->operations->release(e->device, e->arena);
+    memory_free(e->no_curve);
     memory_free(e->view);
     memory_free(e->block);
     memory_free(e->X);
@@ -140,6 +195,22 @@ void encoder_upload(struct encoder *e, const struct host_windows *host)
     o->upload(e->device, w->curve, host->curve, B * sizeof *w->curve);
 }
 
+void encoder_upload_padded(struct encoder *e, const struct host_windows *host)
+{
+    const struct device_operations *o = e->device->operations;
+    struct device_windows *w = &e->windows;
+    encoder_upload(e, host);
+    size_t B = (size_t)host->B, T = B * (size_t)e->L, more = (size_t)e->capacity - B, steps = more * (size_t)e->L;
+    w->B = e->capacity;
+    if (more == 0) return;
+    o->zero(e->device, w->time + T, steps * sizeof *w->time);
+    o->zero(e->device, w->magnitude + T, steps * sizeof *w->magnitude);
+    o->zero(e->device, w->error + T, steps * sizeof *w->error);
+    o->zero(e->device, w->length + B, more * sizeof *w->length);
+    o->zero(e->device, w->start + B, more * sizeof *w->start);
+    o->upload(e->device, w->curve + B, e->no_curve, more * sizeof *w->curve);
+}
+
 /* The operations' arguments, the same for forward and backward. */
 
 static struct dropout dropout_at(const struct encoder *e, const struct pass *pass, int place)
@@ -149,14 +220,17 @@ static struct dropout dropout_at(const struct encoder *e, const struct pass *pas
                             .epoch = pass->epoch,
                             .purpose = RANDOM_DROPOUT + (uint32_t)place,
                             .curve = e->windows.curve,
-                            .L = e->L};
+                            .L = e->L,
+                            .epoch_now = pass->epoch_now};
 }
 
 static struct embed embed_of(struct encoder *e, const float *w, const struct pass *pass)
 {
     const struct parameter_table *table = e->table;
+    struct masking masking = pass->masking;
+    masking.epoch_now = pass->epoch_now;
     return (struct embed){.windows = &e->windows,
-                          .masking = pass->masking,
+                          .masking = masking,
                           .D = table->model.width,
                           .pe_base = table->model.pe_base,
                           .token = table->model.token ? w + parameter_offset(table, "token") : NULL,

@@ -31,6 +31,7 @@ struct encoder {
     struct block_view *view;         /* M */
     float *reconstruction, *window_error;
     void *d_X, *d_Y, *d_P, *d_G; /* training only: T x D, T x D, T x in_columns, T x ffn_columns */
+    int64_t *no_curve;           /* on the host, capacity: -1 */
     void *arena;
     size_t arena_bytes;
 };
@@ -54,23 +55,35 @@ struct pass {
     double dropout; /* 0 in inference */
     uint64_t seed;  /* of the dropout */
     uint32_t epoch;
-    int read;     /* enum rows_read */
-    bool careful; /* forward products sum in double: slow */
+    const uint32_t
+        *epoch_now; /* device memory: the epoch of masks and dropout, for a pass that is recorded; NULL: that of each */
+    int read;       /* enum rows_read */
+    bool careful;   /* forward products sum in double: slow */
 };
 
 /* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
 typedef void bucket_filled(void *context, int64_t offset, int64_t count);
 
-/* Allocates for up to `capacity` windows of L steps. STATUS_FAILED when the device has too little memory. The device and the
+/* Allocates for up to `capacity` windows of L steps. STATUS_FAILED when the device has too little memory, with the number of
+ * windows that would fit. The device and the
  * table must outlive the encoder. */
 int encoder_new(struct encoder **encoder, struct device *device, const struct parameter_table *table, int capacity, int L,
                 bool training, struct error *error);
 void encoder_free(struct encoder *encoder); /* NULL is fine */
 /* Bytes of an arena for `capacity` windows, without allocating. */
 size_t encoder_bytes(struct device *device, const struct parameter_table *table, int capacity, int L, bool training);
+/* The largest capacity up to `most` for which the device has memory, with a little left for what libraries and operations
+ * allocate; 0 when there is none. */
+int encoder_fitting(struct device *device, const struct parameter_table *table, int most, int L, bool training);
+/* A capacity for up to `most` windows at a time (the most that a caller puts through in one go). A GPU takes all of them if they
+ * fit, else equal parts that do; a CPU gains nothing from more than a few. At least 1, whether that fits or not. */
+int encoder_choose_capacity(struct device *device, const struct parameter_table *table, int most, int L, bool training);
 
 /* Puts up to capacity windows on the device; the host memory may change when device wait or download has returned. */
 void encoder_upload(struct encoder *encoder, const struct host_windows *windows);
+/* The same, and behind them up to capacity windows of length 0 and curve -1, which add nothing to totals and gradients: so that
+ * all uploads have one shape. */
+void encoder_upload_padded(struct encoder *encoder, const struct host_windows *windows);
 /* From the uploaded windows to X[0 .. M], reconstruction and window_error. parameters: device memory, N. totals: TOTALS
  * numbers in device memory, accumulated into, or NULL. Enqueues. */
 void encoder_forward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *totals);

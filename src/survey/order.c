@@ -117,6 +117,14 @@ void order_free(struct order *order)
     memory_free(order);
 }
 
+/* Whole rounds over the shards, and a run of shards, which may pass from the last to the first. */
+int64_t order_most_of_a_rank(int64_t batch, int shards, int ranks)
+{
+    int64_t owned = (shards + ranks - 1) / ranks, rest = batch % shards;
+    int64_t of_rest = (rest + ranks - 1) / ranks + (shards % ranks != 0);
+    return batch / shards * owned + (of_rest < owned ? of_rest : rest > 0 ? owned : 0);
+}
+
 int64_t order_total(const struct order *order)
 {
     return order->total;

@@ -12,6 +12,9 @@ struct order;
 struct order *order_new(const int64_t *count, int shards);
 void order_free(struct order *order);
 int64_t order_total(const struct order *order);
+/* The most windows of a batch that one of the ranks has, rank r owning the shards r, r + ranks, ..; for batches in which no shard
+ * has run out, later ones may come to more. */
+int64_t order_most_of_a_rank(int64_t batch, int shards, int ranks);
 /* The shard and the item within it at a position 0 .. total-1. O(log S) per call. */
 void order_at(const struct order *order, int64_t position, int *shard, int64_t *item);
 /* permutation[count] of 0 .. count-1 for one shard: Fisher-Yates with random_below(RANDOM_SHARD_ORDER). */

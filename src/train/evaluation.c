@@ -75,7 +75,7 @@ static void evaluate_batch(struct encoder *e, const float *parameters, const str
 }
 
 static void evaluate_pass(const struct selection *selection, const struct config *config, struct encoder *encoder,
-                          const float *parameters, const struct evaluation_options *options, double sums[SUMS],
+                          const float *parameters, const struct evaluation_options *options, struct comm *comm, double sums[SUMS],
                           struct error *error)
 {
     size_t T = (size_t)encoder->capacity * (size_t)encoder->L;
@@ -86,7 +86,9 @@ static void evaluate_pass(const struct selection *selection, const struct config
     const struct batch *batch;
     do {
         if (loader_next(loader, &batch, error)) break;
+        rank_expect(comm, encoder->device, "validation");
         if (batch->windows.count) evaluate_batch(encoder, parameters, config, &batch->windows, options->unmasked, &fields, sums);
+        rank_expect(comm, encoder->device, NULL);
         if (options->progress) options->progress(options->context, (int64_t)sums[SUM_WINDOWS]);
     } while (!batch->last);
     loader_free(loader);
@@ -97,7 +99,7 @@ int evaluate(struct evaluation *result, const struct selection *selection, const
              const float *parameters, const struct evaluation_options *options, struct comm *comm, struct error *error)
 {
     double sums[SUMS] = {0}, begin = clock_seconds();
-    evaluate_pass(selection, config, encoder, parameters, options, sums, error);
+    evaluate_pass(selection, config, encoder, parameters, options, comm, sums, error);
     if (comm_agree(comm, error)) return error->status;
     comm_sum_double(comm, sums, SUMS);
     double windows = sums[SUM_WINDOWS];

@@ -27,6 +27,9 @@ static int write_checkpoint(struct run *run, struct error *error)
                                     .progress = run->state,
                                     .config_text = run->config_text};
     trainer_download(run->trainer);
+    run_choices_path(run, path, sizeof path);
+    run->device->operations->save_choices(run->device, path, error);
+    if (comm_agree(run->comm, error)) return error->status;
     checkpoint_path(run->config->run_dir, run->state.step, path, sizeof path);
     if (checkpoint_write(path, &checkpoint, run->comm, error)) return error->status;
     checkpoint_prune(run->config->run_dir, run->config->checkpoint.keep, run->comm);

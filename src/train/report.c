@@ -40,6 +40,7 @@ void report_start(struct run *run, const char *resumed_from)
     json_integer(&json, "validation_curves", run->validates ? run->validation.total : 0);
     json_integer(&json, "batch", config->train.batch);
     json_integer(&json, "steps_per_epoch", run->steps_per_epoch);
+    json_integer(&json, "windows_at_once", run->trainer->encoder->capacity);
     json_integer(&json, "arena_bytes", (int64_t)run->trainer->encoder->arena_bytes);
     json_integer(&json, "step", run->state.step);
     json_text(&json, "resumed_from", resumed_from);
@@ -51,6 +52,9 @@ void report_start(struct run *run, const char *resumed_from)
     progress_line(&run->progress, "%lld light curves for training, %lld for validation; %lld steps of %lld windows an epoch",
                   (long long)run->training.total, (long long)(run->validates ? run->validation.total : 0),
                   (long long)run->steps_per_epoch, (long long)config->train.batch);
+    progress_line(&run->progress, "%d windows at once on each rank, their activations in %.3g GB (%lld bytes)",
+                  run->trainer->encoder->capacity, (double)run->trainer->encoder->arena_bytes / 1e9,
+                  (long long)run->trainer->encoder->arena_bytes);
     if (resumed_from[0])
         progress_line(&run->progress, "resuming at step %lld, epoch %lld from %s", (long long)run->state.step,
                       (long long)run->state.epoch + 1, resumed_from);

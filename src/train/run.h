@@ -42,6 +42,9 @@ struct run {
 int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error);
 void run_close(struct run *run);
 
+/* The file in the run's folder with what this rank's device chose by timing (device.h: save_choices). */
+void run_choices_path(const struct run *run, char *path, size_t path_bytes);
+
 /* report.c: log lines and what the user sees; they do nothing on other ranks than the lead. */
 void report_start(struct run *run, const char *resumed_from);
 void report_step(struct run *run, const struct step_state *step, double learning_rate);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "survey/order.h"
 #include "train/run.h"
 #include "train/schedule.h"
 
@@ -146,6 +147,26 @@ static int restore(struct run *run, const char *path, struct error *error)
     return STATUS_OK;
 }
 
+void run_choices_path(const struct run *run, char *path, size_t path_bytes)
+{
+    snprintf(path, path_bytes, "%s/products-%04d.txt", run->config->run_dir, comm_rank(run->comm));
+}
+
+/* A run that goes on computes as it did before. Collective. */
+static void restore_choices(struct run *run)
+{
+    char path[CONFIG_TEXT + 64];
+    run_choices_path(run, path, sizeof path);
+    int64_t missing = !run->device->operations->load_choices(run->device, path);
+    comm_max_int64(run->comm, &missing, 1);
+    if (missing)
+        progress_line(
+            &run->progress,
+            "note: %s/products-*.txt, the GPUs' choice of algorithms, is not there or not of these cards, libraries and "
+            "precision: sums round differently from now on",
+            run->config->run_dir);
+}
+
 static int find_checkpoint(struct run *run, bool resume, char *path, size_t bytes, struct error *error)
 {
     if (checkpoint_newest(run->config->run_dir, path, bytes, run->comm, error)) return error->status;
@@ -155,16 +176,11 @@ static int find_checkpoint(struct run *run, bool resume, char *path, size_t byte
     return STATUS_OK;
 }
 
-/* The ranks' GPUs sum gradients among themselves, which takes one on every rank. Collective. */
-static int join_gpus(struct run *run, struct error *error)
+/* The most windows that a rank usually has in a step: its share of a batch, or of an epoch if that is less. */
+static int64_t windows_of_a_step(const struct run *run)
 {
-    int64_t with_gpu = run->device->stream != NULL;
-    comm_sum_int64(run->comm, &with_gpu, 1);
-    if (with_gpu == 0) return STATUS_OK;
-    if (with_gpu < comm_size(run->comm))
-        return error_set(error, STATUS_FAILED, "%lld of %d ranks have a GPU: give all of them one, or device=cpu",
-                         (long long)with_gpu, comm_size(run->comm));
-    return comm_use_gpus(run->comm, run->device->stream, error);
+    int64_t batch = run->config->train.batch < run->training.total ? run->config->train.batch : run->training.total;
+    return order_most_of_a_rank(batch, run->survey.shards, comm_size(run->comm));
 }
 
 int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error)
@@ -177,11 +193,11 @@ int run_open(struct run *run, const struct config *config, bool resume, struct c
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
     if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
-    rank_device_open(&run->device, config, comm, error);
-    if (comm_agree(comm, error) || open_surveys(run, error)) return error->status;
-    if (join_gpus(run, error)) return error->status;
-    trainer_new(&run->trainer, config, run->table, comm, run->device, error);
-    if (comm_agree(comm, error) || restore(run, path, error)) return error->status;
+    if (rank_device_open(&run->device, config, comm, error) || open_surveys(run, error) ||
+        trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error) ||
+        restore(run, path, error))
+        return error->status;
+    if (path[0]) restore_choices(run);
     make_folders(run, error);
     if (comm_agree(comm, error)) return error->status;
     if (run->state.position > run->training.total)

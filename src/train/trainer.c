@@ -9,19 +9,6 @@
 #include "base/memory.h"
 
 static const double BETA1 = 0.9, BETA2 = 0.98, EPSILON = 1e-9;
-/* More windows at once than this gain nothing on a CPU; fewer, where long windows would take more memory than this. */
-enum { WINDOWS_AT_ONCE = 32 };
-static const size_t ARENA_BYTES_MOST = (size_t)4 << 30;
-
-static int windows_at_once(const struct config *config, const struct parameter_table *table, struct device *device)
-{
-    int64_t most = config->train.microbatch ? config->train.microbatch : WINDOWS_AT_ONCE;
-    if (most > config->train.batch) most = config->train.batch;
-    while (!config->train.microbatch && most > 1 &&
-           encoder_bytes(device, table, (int)most, config->data.window, true) > ARENA_BYTES_MOST)
-        most /= 2;
-    return (int)most;
-}
 
 static int allocate(struct trainer *t, struct error *error)
 {
@@ -34,7 +21,8 @@ static int allocate(struct trainer *t, struct error *error)
                  {(void **)&t->gradient, bytes + TOTALS * sizeof(float), "the gradient"},
                  {(void **)&t->m, bytes, "Adam's first moments"},
                  {(void **)&t->v, bytes, "Adam's second moments"},
-                 {(void **)&t->state, sizeof *t->state, "the step's state"}};
+                 {(void **)&t->state, sizeof *t->state, "the step's state"},
+                 {(void **)&t->input, sizeof *t->input, "the step's input"}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (t->device->operations->allocate(t->device, parts[i].memory, parts[i].bytes, parts[i].what, error))
             return error->status;
@@ -42,20 +30,57 @@ static int allocate(struct trainer *t, struct error *error)
     return STATUS_OK;
 }
 
+/* GPUs sum gradients among themselves, which takes one on every rank; other ranks sum over MPI. Collective. */
+static int join_gpus(struct trainer *t, struct error *error)
+{
+    struct device *device = t->device;
+    bool rounded = t->config->train.reduce_precision == REDUCE_BF16;
+    int64_t with_gpu = device->stream != NULL;
+    comm_sum_int64(t->comm, &with_gpu, 1);
+    if (with_gpu == 0 && rounded)
+        return error_set(error, STATUS_FAILED,
+                         "train.reduce_precision=bf16: is for gradients of GPUs; the cpu device's ranks sum them over MPI, which "
+                         "has no bfloat16; use train.reduce_precision=fp32");
+    if (with_gpu == 0) return STATUS_OK;
+    if (with_gpu < comm_size(t->comm))
+        return error_set(error, STATUS_FAILED, "%lld of %d ranks have a GPU: give all of them one, or device=cpu",
+                         (long long)with_gpu, comm_size(t->comm));
+    struct gpu_sums sums = {.stream = device->stream,
+                            .to_wire = rounded ? device->operations->to_wire : NULL,
+                            .from_wire = rounded ? device->operations->from_wire : NULL,
+                            .device = device,
+                            .wire_count = t->table->total};
+    return comm_use_gpus(t->comm, &sums, error);
+}
+
+static int make_encoder(struct trainer *t, int64_t windows, struct error *error)
+{
+    const struct config *config = t->config;
+    int64_t most = config->train.microbatch;
+    int capacity = most ? (int)(most < windows ? most : windows)
+                        : encoder_choose_capacity(t->device, t->table, (int)windows, config->data.window, true);
+    if (!encoder_new(&t->encoder, t->device, t->table, capacity, config->data.window, true, error)) return STATUS_OK;
+    int fits = encoder_fitting(t->device, t->table, capacity, config->data.window, true);
+    return fits > 0 ? error_suffix(error, "; set train.microbatch=%d or less", fits) : error->status;
+}
+
 int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
-                struct device *device, struct error *error)
+                struct device *device, int64_t windows, struct error *error)
 {
     struct trainer *t = memory_zeroed(1, sizeof *t, "the trainer");
     t->comm = comm, t->device = device, t->config = config, t->table = table;
     *trainer = t;
-    if (allocate(t, error)) return error->status;
-    return encoder_new(&t->encoder, device, table, windows_at_once(config, table, device), config->data.window, true, error);
+    if (join_gpus(t, error)) return error->status;
+    if (!allocate(t, error)) make_encoder(t, windows, error);
+    return comm_agree(comm, error);
 }
 
 void trainer_free(struct trainer *t)
 {
     if (!t) return;
-    void *parts[] = {t->parameters, t->gradient, t->m, t->v, t->state};
+    void *parts[] = {t->parameters, t->gradient, t->m, t->v, t->state, t->input};
+    for (int i = 0; i < 4; i++)
+        if (t->recording[i]) t->device->operations->record_free(t->device, t->recording[i]);
     encoder_free(t->encoder);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (parts[i]) t->device->operations->release(t->device, parts[i]);
@@ -84,11 +109,32 @@ void trainer_download(struct trainer *t)
     o->download(t->device, t->host[2], t->v, bytes);
 }
 
-int rank_device_open(struct device **device, const struct config *config, const struct comm *comm, struct error *error)
+/* Whether each rank has a GPU to itself, if it has one. The same on every rank. */
+static int check_cards(const struct device_card *cards, int ranks, struct error *error)
 {
-    struct device_place place = {
-        .local_rank = comm_local_rank(comm), .local_ranks = comm_local_size(comm), .core_sharers = comm_core_sharers(comm)};
-    return device_open(device, config->device, config->precision, config->threads, &place, error);
+    for (int i = 0; i < ranks; i++)
+        for (int j = i + 1; j < ranks; j++) {
+            const struct device_card *card = &cards[i];
+            if (!card->visible || !cards[j].visible || memcmp(card->id, cards[j].id, sizeof card->id)) continue;
+            return error_set(error, STATUS_FAILED,
+                             "device=cuda: ranks %d and %d of %d ranks would share one GPU (%s): start one rank per GPU of a "
+                             "node, which has %d for rank %d (mpirun -n %d), or give each rank its own (srun --gpus-per-task=1)",
+                             i, j, ranks, card->name, card->visible, i, card->visible);
+        }
+    return STATUS_OK;
+}
+
+int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error)
+{
+    comm_watch(comm, config->train.rank_timeout_seconds);
+    struct device_place place = {.local_rank = comm_local_rank(comm), .core_sharers = comm_core_sharers(comm)};
+    struct device_card own = device_card(config->device, &place),
+                       *cards = memory_new((size_t)comm_size(comm), sizeof *cards, "the ranks' GPUs");
+    comm_gather(comm, &own, sizeof own, cards);
+    if (!check_cards(cards, comm_size(comm), error))
+        device_open(device, config->device, config->precision, config->threads, &place, error);
+    memory_free(cards);
+    return comm_agree(comm, error);
 }
 
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch)
@@ -119,31 +165,30 @@ struct host_windows windows_part(const struct windows *windows, int first, int c
 static void bucket_to_ranks(void *context, int64_t offset, int64_t count)
 {
     struct trainer *t = context;
-    comm_reduce_begin(t->comm, t->gradient + offset, count);
+    int64_t behind = offset + count - t->table->total; /* the totals stand behind the gradient, and must stay exact */
+    comm_reduce_begin(t->comm, t->gradient + offset, count, behind > 0 ? behind : 0);
     comm_reduce_progress(t->comm);
 }
 
-void trainer_step(struct trainer *t, const struct windows *windows, const struct step_request *request, struct step_state *result)
+void rank_expect(struct comm *comm, const struct device *device, const char *what)
+{
+    if (device->stream) comm_expect(comm, what);
+}
+
+/* Forward and backward of one part, with what begins the step before the first and what ends it behind the last. Everything that
+ * differs between steps is read from device memory: t->input, the windows, the state. */
+static void enqueue_part(struct trainer *t, const struct pass *pass, bool first, bool last)
 {
     const struct device_operations *o = t->device->operations;
-    float *totals = t->gradient + t->table->total, flags[2] = {request->stop, request->save};
-    struct pass pass = {.masking = config_masking(t->config, MASKING_DRAWN, request->epoch),
-                        .dropout = t->config->model.dropout,
-                        .seed = (uint64_t)t->config->train.seed,
-                        .epoch = request->epoch,
-                        .read = READ_PROBED};
-    o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
-    o->upload(t->device, totals + TOTAL_STOP, flags, sizeof flags);
-    int first = 0;
-    do {
-        int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
-        struct host_windows part = windows_part(windows, first, count);
-        encoder_upload(t->encoder, &part);
-        encoder_forward(t->encoder, t->parameters, &pass, totals);
-        encoder_backward(t->encoder, t->parameters, &pass, t->gradient, count == left ? bucket_to_ranks : NULL, t);
-        first += count;
-    } while (first < windows->count);
-    t->reduce_wait_seconds += comm_reduce_end(t->comm);
+    float *totals = t->gradient + t->table->total;
+    if (first) {
+        o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
+        o->copy(t->device, totals + TOTAL_STOP, t->input->flags, sizeof t->input->flags);
+    }
+    encoder_forward(t->encoder, t->parameters, pass, totals);
+    encoder_backward(t->encoder, t->parameters, pass, t->gradient, last ? bucket_to_ranks : NULL, t);
+    if (!last) return;
+    comm_reduce_join(t->comm);
     o->step_finish(t->device, &(struct step_finish){.N = t->table->total,
                                                     .gradient = t->gradient,
                                                     .totals = totals,
@@ -154,12 +199,53 @@ void trainer_step(struct trainer *t, const struct windows *windows, const struct
                                       .m = t->m,
                                       .v = t->v,
                                       .gradient = t->gradient,
-                                      .learning_rate = request->learning_rate,
+                                      .learning_rate_now = &t->input->learning_rate,
                                       .beta1 = BETA1,
                                       .beta2 = BETA2,
                                       .epsilon = EPSILON,
                                       .state = t->state});
+}
+
+/* From the recording where the device has one, whose parts all have the encoder's capacity. */
+static void make_part(struct trainer *t, const struct host_windows *part, const struct pass *pass, bool first, bool last)
+{
+    const struct device_operations *o = t->device->operations;
+    struct recording **recording = &t->recording[first + 2 * last];
+    if (t->device->records)
+        encoder_upload_padded(t->encoder, part);
+    else
+        encoder_upload(t->encoder, part);
+    if (!t->device->records || !t->config->train.graph)
+        enqueue_part(t, pass, first, last);
+    else if (o->record_begin(t->device, recording))
+        do enqueue_part(t, pass, first, last);
+        while (o->record_end(t->device, recording));
+}
+
+void trainer_step(struct trainer *t, const struct windows *windows, const struct step_request *request, struct step_state *result)
+{
+    const struct device_operations *o = t->device->operations;
+    struct step_input input = {
+        .learning_rate = request->learning_rate, .epoch = request->epoch, .flags = {request->stop, request->save}};
+    struct pass pass = {.masking = config_masking(t->config, MASKING_DRAWN, request->epoch),
+                        .dropout = t->config->model.dropout,
+                        .seed = (uint64_t)t->config->train.seed,
+                        .epoch_now = &t->input->epoch,
+                        .read = READ_PROBED};
+    o->upload(t->device, t->input, &input, sizeof input);
+    int first = 0;
+    do {
+        int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
+        struct host_windows part = windows_part(windows, first, count);
+        if (t->warm) rank_expect(t->comm, t->device, "the forward and backward pass");
+        make_part(t, &part, &pass, first == 0, count == left);
+        first += count;
+    } while (first < windows->count);
+    t->reduce_wait_seconds += comm_reduce_end(t->comm);
+    if (t->warm) rank_expect(t->comm, t->device, "the update of the parameters");
     o->download(t->device, result, t->state, sizeof *result);
+    rank_expect(t->comm, t->device, NULL);
+    t->warm = true;
 }
 
 double model_forward_flops(const struct model_config *model, int L)

@@ -19,13 +19,17 @@ struct trainer {
     struct encoder *encoder;
     float *parameters, *gradient, *m, *v; /* device memory, N; the totals stand behind the gradient */
     struct step_state *state;             /* device memory */
+    struct step_input *input;             /* device memory */
+    struct recording *recording[4];       /* of a part that is the first of its step (1), the last (2) or both (3) */
     float *host[3];                       /* parameters, m, v on the host, N, for checkpoints */
     double reduce_wait_seconds;           /* spent waiting for the all-reduce, all steps */
+    bool warm;                            /* a step is done, so what is loaded and tuned at first use is there */
 };
 
-/* Allocates; parameters are not set yet. comm, device, config and table must outlive the trainer. Not collective. */
+/* Allocates, and joins the ranks' GPUs; parameters are not set yet. windows: the most that this rank usually has in a step. comm,
+ * device, config and table must outlive the trainer. Fails on all ranks when it fails on one. Collective. */
 int trainer_new(struct trainer **trainer, const struct config *config, const struct parameter_table *table, struct comm *comm,
-                struct device *device, struct error *error);
+                struct device *device, int64_t windows, struct error *error);
 void trainer_free(struct trainer *trainer); /* NULL is fine */
 
 /* Puts the host copies onto the device; updates: Adam updates already made. */
@@ -44,8 +48,11 @@ struct step_request {
 void trainer_step(struct trainer *trainer, const struct windows *windows, const struct step_request *request,
                   struct step_state *result);
 
-/* Opens the device that the config names for this rank. Fails like device_open. Not collective. */
-int rank_device_open(struct device **device, const struct config *config, const struct comm *comm, struct error *error);
+/* Starts the ranks' watch over each other, and opens the device that the config names for this rank. Fails like device_open, on
+ * all ranks when it fails on one, and when two ranks would compute on the same GPU. Collective. */
+int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error);
+/* comm_expect, where the rank computes on a GPU; a CPU may take its time. Not collective. */
+void rank_expect(struct comm *comm, const struct device *device, const char *what);
 /* The masks of a config in a mode (enum masking_mode). */
 struct masking config_masking(const struct config *config, int mode, uint32_t epoch);
 /* The part of `windows` from `first` on, `count` of them, as the encoder takes it. */

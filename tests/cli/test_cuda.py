@@ -2,18 +2,27 @@
 """Shows that the CUDA device, its kernels run on the host by the emulator of tests/cuda, passes the golden files, trains as the CPU
 device does on one and on several ranks, reads its checkpoints, and says what it cannot do."""
 import json
+import os
+import shlex
 import shutil
+import signal
+import subprocess
 import sys
 
 import h5py
 import numpy as np
 
-from harness import ROOT, CommandLineTest, main
+from harness import MPIRUN, PROGRAM, ROOT, TIMEOUT_SECONDS, CommandLineTest, main
+from ranks import RunningRanks, errors_of
 
 GOLDENS = sorted((ROOT / "tests" / "golden").glob("*.h5"))
 SHARED = ROOT.parent / "shared" / "golden"
 SMALL = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=2", "model.heads=2", "model.width=16", "model.ffn=24",
          "train.batch=16", "train.epochs=1", "train.learning_rate=1e-3", "data.validation=0.2", "train.log_every_steps=1", "threads=1")
+# A model so small that starting is most of the time; and an endless training of it.
+TINY = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=1", "model.heads=1", "model.width=8", "model.ffn=8", "train.batch=4",
+        "data.survey=survey", "data.validation=0.2", "data.window=8", "device=cuda")
+ENDLESS = (*TINY, "train.epochs=0", "train.steps=1000000000", "train.patience=0", "train.log_every_steps=1", "checkpoint.every_epochs=0")
 
 
 class Cuda(CommandLineTest):
@@ -60,6 +69,67 @@ class Cuda(CommandLineTest):
         bf16 = self.train("bf16", "device=cuda", "precision=bf16")
         np.testing.assert_allclose(bf16, cpu, rtol=0.02)
         self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "survey", "--out", "e.h5", "device=cuda")
+
+    def test_gradients_may_travel_in_bfloat16(self):
+        self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")
+        runs = {}
+        for wire in ("fp32", "bf16"):
+            trace = self.folder / f"trace-{wire}"
+            runs[wire] = self.train(wire, "device=cuda", f"train.reduce_precision={wire}", ranks=2, CUDA_ON_HOST_DEVICES="2",
+                                    CUDA_ON_HOST_TRACE=trace)
+            widened = "from the wire" in next(self.folder.glob(f"trace-{wire}.*")).read_text()
+            self.assertEqual(widened, wire == "bf16")
+        self.assertEqual(runs["bf16"][0], runs["fp32"][0], "the sum of errors is exact")
+        self.assertFalse((runs["bf16"] == runs["fp32"]).all())
+        np.testing.assert_allclose(runs["bf16"], runs["fp32"], rtol=2e-3)
+        alone = self.train("alone", "device=cuda", "train.reduce_precision=bf16")
+        np.testing.assert_allclose(alone, runs["fp32"], rtol=1e-4, err_msg="nothing travels from one rank")
+        refused = self.expect(1, "pretrain", "data.survey=survey", "run.dir=no", *SMALL, "data.window=16", "device=cpu",
+                              "train.reduce_precision=bf16", ranks=2)
+        self.assertIn("train.reduce_precision=bf16", refused.message)
+
+    def test_each_rank_has_a_gpu_of_its_own(self):
+        self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")
+        words = (PROGRAM, "pretrain", *TINY, "train.steps=1")
+        for cards, status in (("0,1", 0), ("1,0", 0), ("1,1", 1)):
+            # What srun --gpus-per-task=1 gives: every rank sees one GPU, and calls it the first.
+            line = f"{shlex.join(map(str, words))} run.dir=run{cards}"
+            own = " : ".join(f"-n 1 -x CUDA_VISIBLE_DEVICES={card} {line}" for card in cards.split(","))
+            done = subprocess.run(shlex.split(f"{MPIRUN} {own}"), cwd=self.folder, env={**os.environ, "CUDA_ON_HOST_DEVICES": "2"},
+                                  capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertEqual("ranks 0 and 1 of 2 ranks would share one GPU" in done.stderr, status == 1, done.stderr)
+
+    def start(self, run, *words, program=PROGRAM, **environment):
+        self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")
+        return RunningRanks(self, run, 2, *ENDLESS, "train.rank_timeout_seconds=3", *words, program=program, CUDA_ON_HOST_DEVICES="2",
+                            **environment)
+
+    def check_end(self, running, *expected):
+        result = running.result()
+        self.assertNotEqual(result.status, 0, result)
+        self.assertEqual(len(errors_of(result)), 1, result)
+        for part in expected:
+            self.assertIn(part, errors_of(result)[0])
+
+    def test_a_gpu_that_hangs_ends_the_run(self):
+        hangs = self.write("hangs", "#!/bin/sh\n[ $OMPI_COMM_WORLD_RANK = 1 ] && export CUDA_ON_HOST_HANGS_AT=400\n"
+                           f"exec {shlex.quote(PROGRAM)} \"$@\"\n")
+        hangs.chmod(0o755)
+        self.check_end(self.start("run", program=hangs), "rank 1 of 2", "this rank's GPU hangs")
+
+    def test_a_sum_that_hangs_ends_the_run(self):
+        self.check_end(self.start("run", NCCL_ON_HOST_HANGS_AT="9"), "rank 0 of 2: the sum of the gradient is not done after 3 s",
+                       "all ranks take part")
+
+    def test_an_error_of_nccl_ends_the_run(self):
+        self.check_end(self.start("run", NCCL_ON_HOST_FAILS_AT="9"), "ncclAllReduce of the gradient: remote process exited")
+
+    def test_a_stopped_rank_ends_the_run_and_a_slow_one_does_not(self):
+        running = self.start("run", NCCL_ON_HOST_SLOW="4")
+        running.wait_for_steps(5)
+        running.signal(signal.SIGSTOP, 1)
+        self.check_end(running, "rank 1", "has not answered for 3 s")
 
     def test_what_it_cannot_do(self):
         self.expect(0, "synth", "--out", "survey", "--curves", "40", "--shards", "4")

@@ -97,7 +97,9 @@ class Ranks(Training):
                                   ["train.schedule=warmup", "masking.random_of=probed"], ["train.schedule=cosine", "model.leak=false"])):
             for run, ranks in ((f"a{i}", None), (f"b{i}", 2)):
                 self.train(run, "train.steps=8", *more, ranks=ranks)
-            np.testing.assert_allclose(self.losses(f"a{i}"), self.losses(f"b{i}"), rtol=1e-5)
+            # Their first steps are large, and a step magnifies the order of the sums a few times.
+            np.testing.assert_allclose(self.losses(f"a{i}")[:3], self.losses(f"b{i}")[:3], rtol=1e-5)
+            np.testing.assert_allclose(self.losses(f"a{i}"), self.losses(f"b{i}"), rtol=1e-4)
 
 
 class Restarts(Training):

@@ -7,6 +7,7 @@
 
 #include <dnnl.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -14,6 +15,7 @@
 #include "emulator.h"
 
 static const char WHO[] = "cublasLtMatmul";
+static const double SLOW_SECONDS = 1000; /* of a proposal that shall not be the fastest */
 
 struct cublasLtContext {
     int open;
@@ -153,6 +155,7 @@ struct product {
     void *D;
     float alpha, beta;
     int64_t m, n, k;
+    int proposal; /* which one computes it */
 };
 
 static bool layout_fits(const struct cublasLtMatrixLayout *layout, int64_t rows, int64_t columns)
@@ -193,7 +196,14 @@ static struct product shape_of(const struct cublasLtMatmulDesc *d, const struct 
                             .k = d->transpose_a == CUBLAS_OP_T ? A->rows : A->columns};
 }
 
-enum { ALGO_ALIGNMENT, ALGO_M = 4, ALGO_N, ALGO_K, ALGO_KIND };
+enum { ALGO_ALIGNMENT, ALGO_M = 4, ALGO_N, ALGO_K, ALGO_KIND, PROPOSAL_SHIFT = 32 };
+
+/* The proposal that shall be the fastest; -1: they are equal. */
+static int fastest_proposal(void)
+{
+    const char *text = getenv("CUBLASLT_ON_HOST_FASTEST");
+    return text && *text ? atoi(text) : -1;
+}
 
 static uint64_t kind_of(const struct product *p)
 {
@@ -218,8 +228,29 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         result->algo.data[ALGO_M] = (uint64_t)p.m;
         result->algo.data[ALGO_N] = (uint64_t)p.n;
         result->algo.data[ALGO_K] = (uint64_t)p.k;
-        result->algo.data[ALGO_KIND] = kind_of(&p);
+        result->algo.data[ALGO_KIND] = kind_of(&p) | (uint64_t)*found << PROPOSAL_SHIFT;
     }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static bool is_for(const uint64_t *algo, const struct product *p)
+{
+    return algo[ALGO_M] == (uint64_t)p->m && algo[ALGO_N] == (uint64_t)p->n && algo[ALGO_K] == (uint64_t)p->k &&
+           (algo[ALGO_KIND] & (((uint64_t)1 << PROPOSAL_SHIFT) - 1)) == kind_of(p);
+}
+
+size_t cublasLtGetVersion(void)
+{
+    return 130000;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, cublasLtMatrixLayout_t A,
+                                       cublasLtMatrixLayout_t B, cublasLtMatrixLayout_t C, cublasLtMatrixLayout_t D,
+                                       const cublasLtMatmulAlgo_t *algorithm, cublasLtMatmulHeuristicResult_t *result)
+{
+    struct product p = shape_of(description, A, B, C, D);
+    if (!handle->open || !possible(&p) || !is_for(algorithm->data, &p)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *result = (cublasLtMatmulHeuristicResult_t){.algo = *algorithm, .state = CUBLAS_STATUS_SUCCESS, .wavesCount = 1};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -301,7 +332,18 @@ static void sum_over_k(const struct product *p, const float *A)
     memory_free(sums);
 }
 
-/* Dense columns are the rows of the transpose: D' = op(B)' op(A)'. */
+/* D += or =, for beta 1 and 0, alpha times the part first .. end - 1 of the sum over k. Dense columns are the rows of the
+ * transpose: D' = op(B)' op(A)'. */
+static void multiply(const struct product *p, const float *A, const float *B, float *D, int64_t first, int64_t end, float beta)
+{
+    bool ta = p->description.transpose_a == CUBLAS_OP_T, tb = p->description.transpose_b == CUBLAS_OP_T;
+    const float *from_A = A + first * (ta ? 1 : p->A_layout.rows), *from_B = B + first * (tb ? p->B_layout.rows : 1);
+    if (first == end) return;
+    dnnl_status_t status = dnnl_sgemm(tb ? 'T' : 'N', ta ? 'T' : 'N', p->n, p->m, end - first, p->alpha, from_B, p->B_layout.rows,
+                                      from_A, p->A_layout.rows, beta, D, p->m);
+    CHECK(status == dnnl_success, "dnnl_sgemm: status %d", (int)status);
+}
+
 static void compute(void *argument)
 {
     const struct product *p = argument;
@@ -312,9 +354,13 @@ static void compute(void *argument)
         p->beta != 0 ? load_matrix(p->C, &p->C_layout, false) : memory_zeroed((size_t)(p->m * p->n), sizeof *D, "a product");
     float *bias = memory_zeroed((size_t)p->m, sizeof *bias, "a bias");
     if (d->epilogue == CUBLASLT_EPILOGUE_BIAS) load_column(d->bias, p->D_layout.type, p->m, bias);
-    dnnl_status_t status = dnnl_sgemm(d->transpose_b == CUBLAS_OP_T ? 'T' : 'N', d->transpose_a == CUBLAS_OP_T ? 'T' : 'N', p->n,
-                                      p->m, p->k, p->alpha, B, p->B_layout.rows, A, p->A_layout.rows, p->beta, D, p->m);
-    CHECK(status == dnnl_success, "dnnl_sgemm: status %d", (int)status);
+    if (p->proposal == 1 && fastest_proposal() >= 0) {
+        multiply(p, A, B, D, 0, p->k / 2, p->beta);
+        multiply(p, A, B, D, p->k / 2, p->k, 1);
+    } else {
+        multiply(p, A, B, D, 0, p->k, p->beta);
+    }
+    if (fastest_proposal() >= 0 && p->proposal != fastest_proposal()) host_cuda_takes(SLOW_SECONDS);
     for (int64_t column = 0; column < p->n; column++) {
         float *values = D + column * p->m;
         for (int64_t i = 0; i < p->m; i++) values[i] += bias[i];
@@ -343,9 +389,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     p.A = A, p.B = B, p.C = C, p.D = D;
     p.alpha = *(const float *)alpha, p.beta = *(const float *)beta;
     if (!handle->open || !possible(&p)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (algo[ALGO_M] != (uint64_t)p.m || algo[ALGO_N] != (uint64_t)p.n || algo[ALGO_K] != (uint64_t)p.k ||
-        algo[ALGO_KIND] != kind_of(&p))
-        return CUBLAS_STATUS_INVALID_VALUE;
+    if (!is_for(algo, &p)) return CUBLAS_STATUS_INVALID_VALUE;
+    p.proposal = (int)(algo[ALGO_KIND] >> PROPOSAL_SHIFT);
     if (p.description.epilogue == CUBLASLT_EPILOGUE_BGRADA && p.k < LEAST_WORKING) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!aligned(A, algo[0]) || !aligned(B, algo[1]) || !aligned(C, algo[2]) || !aligned(D, algo[3]))
         return CUBLAS_STATUS_INVALID_VALUE;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Stand-in for CUDA's runtime interface (C and C++): the part of it that src/device/cuda and kernels/ use. There is one card,
- * made of host memory. Work is done when it is enqueued, unless it waits for another rank, or recorded while a stream is captured;
- * what the real library would let pass silently (a copy outside an allocation, a wait for an event that nobody recorded) ends the
- * process with a message. */
+ * made of host memory. Work is done when it is enqueued, unless it waits for another rank, or recorded while a stream is
+ * captured; what the real library would let pass silently (a copy outside an allocation, a wait for an event that nobody
+ * recorded) ends the process with a message. */
 #ifndef CUDA_ON_HOST_RUNTIME_API_H
 #define CUDA_ON_HOST_RUNTIME_API_H
 
@@ -29,7 +29,7 @@ typedef enum cudaError {
     cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
     cudaErrorStreamCaptureUnsupported = 900,
-    cudaErrorStreamCaptureIsolation = 905,
+    cudaErrorStreamCaptureInvalidated = 901,
     cudaErrorUnknown = 999
 } cudaError_t;
 
@@ -67,8 +67,13 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 
+typedef struct {
+    char bytes[16];
+} cudaUUID_t;
+
 struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
     int major, minor, multiProcessorCount, maxThreadsPerBlock, maxThreadsPerMultiProcessor, warpSize, regsPerBlock, l2CacheSize;
     int pciDomainID, pciBusID, pciDeviceID;
@@ -79,6 +84,8 @@ struct cudaDeviceProp {
 #define cudaEventDefault 0x00
 #define cudaEventBlockingSync 0x01
 #define cudaEventDisableTiming 0x02
+#define cudaEventRecordDefault 0x00
+#define cudaEventRecordExternal 0x01
 #define cudaHostAllocDefault 0x00
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive, cudaStreamCaptureStatusInvalidated };
@@ -88,7 +95,9 @@ const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 
-/* The number of cards is CUDA_ON_HOST_DEVICES of the environment (1), each with CUDA_ON_HOST_MEMORY bytes (4 GiB). */
+/* The number of cards is CUDA_ON_HOST_DEVICES of the environment (1), each with CUDA_ON_HOST_MEMORY bytes (4 GiB); with
+ * CUDA_VISIBLE_DEVICES the process sees those of them whose numbers it lists. CUDA_ON_HOST_HANGS_AT=n: the n-th piece of work
+ * never ends. */
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
@@ -123,10 +132,12 @@ cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end);
 
+/* With CUDA_ON_HOST_REFUSES_GRAPHS in the environment one of the three ways to a graph fails: "begin", "end", "instantiate". */
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);

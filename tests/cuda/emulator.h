@@ -25,6 +25,8 @@ void host_cuda_range_push(const char *name);
 void host_cuda_range_pop(void);
 /* For the trace (emulator_trace.cpp): what was read and written since the last call was one piece of work of `flops`. */
 void host_cuda_worked(const char *name, double flops);
+/* The running work takes so much longer, as events see it; nobody waits. */
+void host_cuda_takes(double seconds);
 /* Called for each kernel when it is enqueued. Does nothing here; a program linked with --wrap=host_cuda_launching is told. */
 void host_cuda_launching(const char *kernel, cudaStream_t stream);
 /* Runs work(a copy of the argument) in the stream's order: at once, or at each launch of the graph that is being captured. */

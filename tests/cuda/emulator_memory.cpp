@@ -145,6 +145,12 @@ bool is_device_memory(const void *address)
     return home && home->kind == region::device;
 }
 
+bool is_pinned_memory(const void *address)
+{
+    const region *home = find_global(address);
+    return home && home->kind == region::pinned;
+}
+
 unsigned char *written_of(const region *home, const void *address)
 {
     return home->written + ((const char *)address - home->begin);

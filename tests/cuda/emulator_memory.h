@@ -15,6 +15,7 @@ bool release(void *memory, region::type kind);
 size_t allocated_bytes(); /* of device memory */
 
 bool is_device_memory(const void *address);
+bool is_pinned_memory(const void *address);
 /* The device region that holds the bytes; there must be one. */
 const region *device_region(const void *address, size_t bytes, const char *who);
 /* The record of an address's bytes. */

@@ -1,169 +1,24 @@
 /* SPDX-License-Identifier: MIT
  *
- * The runtime interface on the emulator. All that is enqueued goes through enqueue(): it runs at once where nothing before it in
- * its stream is undone, or joins the graph that its stream is captured into, to run at each launch of the graph. Only work that
- * lasts (a collective that waits for another rank) leaves something undone; it goes on whenever the host asks or waits for it. */
+ * The runtime interface on the emulator: errors, cards, launches and memory. Streams, events and graphs are in
+ * emulator_streams.cpp. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <deque>
 #include <map>
-#include <memory>
 #include <mutex>
-#include <set>
-#include <string>
-#include <vector>
 
 #include "emulator_memory.h"
 
 using namespace emulator;
 
-/* A graph is its work in the order in which it was enqueued, over all streams of the capture. */
-struct CUgraph_st {
-    std::vector<operation> work;
-};
-struct CUgraphExec_st {
-    std::vector<operation> work;
-};
-
-/* One capture, of all streams that take part: the origin, and those that joined it by waiting for an event of it. */
-struct capture {
-    CUgraph_st *graph; /* NULL once it has ended */
-};
-
-struct CUstream_st {
-    std::shared_ptr<capture> captured;
-    bool origin;
-    std::deque<operation> undone;
-    CUgraph_st *graph() const { return captured ? captured->graph : NULL; } /* NULL: work is not recorded but run */
-};
-
-/* When a stream came to the place where an event was recorded. */
-struct moment {
-    bool come;
-    double seconds;
-};
-
-struct CUevent_st {
-    bool recorded;
-    std::shared_ptr<capture> captured;
-    std::shared_ptr<moment> last;
-};
-
 static thread_local cudaError_t last_error;
 static thread_local int current_device;
 
-static cudaError_t result(cudaError_t error)
+cudaError_t emulator::result(cudaError_t error)
 {
     if (error != cudaSuccess) last_error = error;
     return error;
-}
-
-/* Handles that exist. The default stream always does. */
-static std::mutex mutex;
-static std::set<const void *> handles;
-static CUstream_st default_stream;
-
-template <class T>
-static T *new_handle()
-{
-    T *handle = new T();
-    std::lock_guard<std::mutex> lock(mutex);
-    handles.insert(handle);
-    return handle;
-}
-
-static void check_handle(const void *handle, const char *who)
-{
-    std::lock_guard<std::mutex> lock(mutex);
-    if (!handles.count(handle)) fail("%s: a handle that does not exist or no longer does", who);
-}
-
-template <class T>
-static cudaError_t delete_handle(T *handle, const char *who)
-{
-    check_handle(handle, who);
-    std::lock_guard<std::mutex> lock(mutex);
-    handles.erase(handle);
-    delete handle;
-    return cudaSuccess;
-}
-
-static CUstream_st *checked(cudaStream_t stream, const char *who)
-{
-    if (!stream) return &default_stream;
-    check_handle(stream, who);
-    return stream;
-}
-
-static void check_recorded(cudaEvent_t event, const char *who)
-{
-    check_handle(event, who);
-    if (!event->recorded) fail("%s: an event waited for before it is recorded", who);
-    if (event->captured && !event->captured->graph) fail("%s: an event recorded only in a capture, which has ended", who);
-}
-
-/* Streams with undone work. */
-static std::set<CUstream_st *> busy;
-
-static bool go_on(CUstream_st *stream)
-{
-    bool moved = false;
-    while (!stream->undone.empty() && stream->undone.front()()) stream->undone.pop_front(), moved = true;
-    if (stream->undone.empty()) busy.erase(stream);
-    return moved;
-}
-
-/* All streams, until each waits for something that takes its time. */
-static void go_on()
-{
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (CUstream_st *stream : std::set<CUstream_st *>(busy)) moved |= go_on(stream);
-    }
-}
-
-static void wait_for(const std::function<bool()> &done)
-{
-    for (go_on(); !done(); go_on()) usleep(20);
-}
-
-static void enqueue_operation(cudaStream_t handle, operation work)
-{
-    CUstream_st *stream = checked(handle, "work enqueued on a stream");
-    if (traced()) work = in_range(std::move(work));
-    if (stream->graph()) {
-        stream->graph()->work.push_back(std::move(work));
-        return;
-    }
-    if (stream->undone.empty() && work()) return;
-    stream->undone.push_back(std::move(work));
-    busy.insert(stream);
-}
-
-void emulator::enqueue(cudaStream_t stream, std::function<void()> work)
-{
-    enqueue_operation(stream, [work] { return work(), true; });
-}
-
-void host_cuda_enqueue_lasting(cudaStream_t stream, bool (*work)(void *), const void *argument, size_t argument_bytes)
-{
-    std::string copy((const char *)argument, argument_bytes);
-    enqueue_operation(stream, [work, copy]() mutable { return work(&copy[0]); });
-}
-
-void host_cuda_enqueue(cudaStream_t stream, void (*work)(void *), const void *argument, size_t argument_bytes)
-{
-    std::string copy((const char *)argument, argument_bytes);
-    enqueue(stream, [work, copy]() mutable { work(&copy[0]); });
-}
-
-cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *argument)
-{
-    enqueue(stream, [=] { function(argument); });
-    return cudaSuccess;
 }
 
 /* Errors. */
@@ -191,8 +46,8 @@ const char *cudaGetErrorName(cudaError_t error)
         return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported:
         return "cudaErrorStreamCaptureUnsupported";
-    case cudaErrorStreamCaptureIsolation:
-        return "cudaErrorStreamCaptureIsolation";
+    case cudaErrorStreamCaptureInvalidated:
+        return "cudaErrorStreamCaptureInvalidated";
     case cudaErrorUnknown:
         break;
     }
@@ -222,8 +77,8 @@ const char *cudaGetErrorString(cudaError_t error)
         return "unspecified launch failure";
     case cudaErrorStreamCaptureUnsupported:
         return "operation not permitted when stream is capturing";
-    case cudaErrorStreamCaptureIsolation:
-        return "dependency created on uncaptured work in another stream";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
     case cudaErrorUnknown:
         break;
     }
@@ -243,14 +98,28 @@ cudaError_t cudaGetLastError(void)
 
 /* Cards. */
 
-static size_t setting(const char *name, size_t otherwise)
+size_t emulator::setting(const char *name, size_t otherwise)
 {
     const char *text = getenv(name);
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
+/* Numbers of the cards that the process sees, in its order. */
+static std::vector<int> visible_cards()
+{
+    int cards = (int)setting("CUDA_ON_HOST_DEVICES", 1);
+    std::vector<int> visible;
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    for (int i = 0; !list && i < cards; i++) visible.push_back(i);
+    for (char *end; list && *list; list = *end ? end + 1 : end) {
+        long card = strtol(list, &end, 10);
+        if (end == list || card < 0 || card >= cards) break; /* as CUDA does, it leaves out what follows */
+        visible.push_back((int)card);
+    }
+    return visible;
+}
 static int card_count()
 {
-    return (int)setting("CUDA_ON_HOST_DEVICES", 1);
+    return (int)visible_cards().size();
 }
 static size_t card_bytes()
 {
@@ -292,7 +161,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     properties->warpSize = 32;
     properties->regsPerBlock = 65536;
     properties->l2CacheSize = 4 << 20;
-    properties->pciBusID = device + 1;
+    properties->pciBusID = visible_cards()[(size_t)device] + 1;
+    snprintf(properties->uuid.bytes, sizeof properties->uuid.bytes, "card %d", properties->pciBusID);
     return cudaSuccess;
 }
 
@@ -338,12 +208,6 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceSynchronize(void)
-{
-    wait_for([] { return busy.empty(); });
-    return cudaSuccess;
-}
-
 cudaError_t cudaRuntimeGetVersion(int *version)
 {
     *version = CUDART_VERSION;
@@ -355,6 +219,8 @@ cudaError_t cudaDriverGetVersion(int *version)
 }
 
 /* Launches. */
+
+static std::mutex mutex;
 
 /* The dynamic shared memory that kernels were allowed. */
 static std::map<const void *, size_t> &allowed_shared()
@@ -393,6 +259,7 @@ bool emulator::may_launch(const launch_shape &shape)
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     *memory = NULL;
+    forbid_in_capture("cudaMalloc");
     if (bytes == 0) return cudaSuccess;
     if (bytes > card_bytes() || allocated_bytes() > card_bytes() - bytes) return result(cudaErrorMemoryAllocation);
     *memory = allocate(bytes, region::device);
@@ -401,6 +268,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
 
 cudaError_t cudaFree(void *memory)
 {
+    forbid_in_capture("cudaFree");
     cudaDeviceSynchronize();
     if (memory && !release(memory, region::device)) fail("cudaFree: %p is not the start of device memory", memory);
     return cudaSuccess;
@@ -408,6 +276,7 @@ cudaError_t cudaFree(void *memory)
 
 cudaError_t cudaMallocHost(void **memory, size_t bytes)
 {
+    forbid_in_capture("cudaMallocHost");
     *memory = allocate(bytes, region::pinned);
     return cudaSuccess;
 }
@@ -418,6 +287,7 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 
 cudaError_t cudaFreeHost(void *memory)
 {
+    forbid_in_capture("cudaFreeHost");
     if (memory && !release(memory, region::pinned)) fail("cudaFreeHost: %p is not the start of pinned memory", memory);
     return cudaSuccess;
 }
@@ -460,6 +330,8 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
         if (!from_device && is_device_memory(from)) fail("%s: the direction says host, but the source is device memory", who);
     }
     if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
+    if (captured(stream) && ((!to_device && !is_pinned_memory(to)) || (!from_device && !is_pinned_memory(from))))
+        fail("%s: memory of the host that is not pinned, while the stream is captured", who);
     enqueue(stream, [=] {
         for (size_t i = 0; i < height; i++)
             copy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width, to_device, from_device, who);
@@ -474,6 +346,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
+    forbid_in_capture("cudaMemcpy");
     cudaMemcpyAsync(to, from, bytes, kind, NULL);
     return cudaStreamSynchronize(NULL);
 }
@@ -489,159 +362,6 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 }
 cudaError_t cudaMemset(void *memory, int value, size_t bytes)
 {
+    forbid_in_capture("cudaMemset");
     return cudaMemsetAsync(memory, value, bytes, NULL);
-}
-
-/* Streams and events. */
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
-{
-    *stream = new_handle<CUstream_st>();
-    return cudaSuccess;
-}
-cudaError_t cudaStreamCreate(cudaStream_t *stream)
-{
-    return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream)
-{
-    cudaStreamSynchronize(stream);
-    return delete_handle(stream, "cudaStreamDestroy");
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t handle)
-{
-    CUstream_st *stream = checked(handle, "cudaStreamSynchronize");
-    if (stream->graph()) return result(cudaErrorStreamCaptureUnsupported);
-    wait_for([=] { return stream->undone.empty(); });
-    return cudaSuccess;
-}
-cudaError_t cudaStreamQuery(cudaStream_t handle)
-{
-    CUstream_st *stream = checked(handle, "cudaStreamQuery");
-    if (stream->graph()) return result(cudaErrorStreamCaptureUnsupported);
-    go_on();
-    return result(stream->undone.empty() ? cudaSuccess : cudaErrorNotReady);
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned)
-{
-    CUstream_st *stream = checked(handle, "cudaStreamWaitEvent");
-    check_recorded(event, "cudaStreamWaitEvent");
-    if (stream->graph() && stream->captured != event->captured) return result(cudaErrorStreamCaptureIsolation);
-    if (event->captured)
-        stream->captured = event->captured;
-    else
-        enqueue_operation(handle, [last = event->last] { return last->come; });
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
-{
-    *event = new_handle<CUevent_st>();
-    return cudaSuccess;
-}
-cudaError_t cudaEventCreate(cudaEvent_t *event)
-{
-    return cudaEventCreateWithFlags(event, cudaEventDefault);
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event)
-{
-    return delete_handle(event, "cudaEventDestroy");
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
-{
-    check_handle(event, "cudaEventRecord");
-    CUstream_st *from = checked(stream, "cudaEventRecord");
-    *event = {true, from->graph() ? from->captured : NULL, std::make_shared<moment>()};
-    if (from->graph()) return cudaSuccess;
-    enqueue(stream, [last = event->last] {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        *last = {true, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec};
-    });
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t event)
-{
-    check_recorded(event, "cudaEventSynchronize");
-    if (event->captured) return result(cudaErrorStreamCaptureUnsupported);
-    wait_for([=] { return event->last->come; });
-    return cudaSuccess;
-}
-cudaError_t cudaEventQuery(cudaEvent_t event)
-{
-    check_recorded(event, "cudaEventQuery");
-    if (event->captured) return result(cudaErrorStreamCaptureUnsupported);
-    go_on();
-    return result(event->last->come ? cudaSuccess : cudaErrorNotReady);
-}
-
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
-{
-    check_recorded(start, "cudaEventElapsedTime");
-    check_recorded(end, "cudaEventElapsedTime");
-    if (!start->last->come || !end->last->come) return result(cudaErrorNotReady);
-    *milliseconds = (float)(1e3 * (end->last->seconds - start->last->seconds));
-    return cudaSuccess;
-}
-
-/* Graphs. */
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
-{
-    if (!stream || checked(stream, "cudaStreamBeginCapture")->graph()) return result(cudaErrorStreamCaptureUnsupported);
-    stream->captured = std::make_shared<capture>(capture{new_handle<CUgraph_st>()});
-    stream->origin = true;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status)
-{
-    bool capturing = checked(stream, "cudaStreamIsCapturing")->graph() != NULL;
-    *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-    return cudaSuccess;
-}
-
-/* The streams that joined leave with the origin; that they were joined back to it is not checked. */
-cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
-{
-    if (!checked(stream, "cudaStreamEndCapture")->graph() || !stream->origin) return result(cudaErrorInvalidValue);
-    *graph = stream->captured->graph;
-    stream->captured->graph = NULL;
-    stream->captured.reset();
-    stream->origin = false;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long)
-{
-    check_handle(graph, "cudaGraphInstantiate");
-    *executable = new_handle<CUgraphExec_st>();
-    (*executable)->work = graph->work;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t)
-{
-    check_handle(executable, "cudaGraphUpload");
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
-{
-    check_handle(executable, "cudaGraphLaunch");
-    for (const auto &work : executable->work) enqueue_operation(stream, work);
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphDestroy(cudaGraph_t graph)
-{
-    return delete_handle(graph, "cudaGraphDestroy");
-}
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable)
-{
-    return delete_handle(executable, "cudaGraphExecDestroy");
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * The trace: with CUDA_ON_HOST_TRACE=FILE in the environment, one JSON line in FILE.PID for every kernel, product, copy and sum
- * that runs on the device: who enqueued it (the NVTX range) and in which order, its shape, its floating-point operations on
- * tensor cores, and how many bytes of device memory it reads and writes. Bytes are those of the 32-byte sectors that it touches,
- * each counted once for reading and once for writing: what must cross the memory bus when caches forget nothing within a kernel
- * and all between two. */
+ * that runs on the device: who enqueued it (the NVTX range) and in which order, which launch of a graph it was part of, its
+ * shape, its floating-point operations on tensor cores, and how many bytes of device memory it reads and writes. Bytes are those
+ * of the 32-byte sectors that it touches, each counted once for reading and once for writing: what must cross the memory bus when
+ * caches forget nothing within a kernel and all between two. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -47,6 +47,7 @@ static thread_local double tensor_flops;
 static thread_local std::vector<const char *> ranges;
 static thread_local const char *running_range = "";
 static thread_local unsigned long enqueued, running_order; /* counted from 1; 0: nothing runs */
+static thread_local unsigned running_launch;
 
 void note_traffic(const region *home, const void *address, size_t bytes, int kind)
 {
@@ -67,11 +68,12 @@ void trace_product(int m, int n, int k)
 
 static void write_line(const char *name, const dim3 &blocks, const dim3 &threads, size_t shared_bytes, double flops)
 {
-    fprintf(trace(),
-            "{\"order\": %lu, \"range\": \"%s\", \"name\": \"%s\", \"blocks\": %u, \"threads\": %u, \"shared\": %zu, "
-            "\"read\": %zu, \"written\": %zu, \"flops\": %.0f}\n",
-            running_order, running_range, name, blocks.x * blocks.y * blocks.z, threads.x * threads.y * threads.z, shared_bytes,
-            bytes_read, bytes_written, flops);
+    fprintf(
+        trace(),
+        "{\"order\": %lu, \"graph\": %u, \"range\": \"%s\", \"name\": \"%s\", \"blocks\": %u, \"threads\": %u, \"shared\": %zu, "
+        "\"read\": %zu, \"written\": %zu, \"flops\": %.0f}\n",
+        running_order, running_launch, running_range, name, blocks.x * blocks.y * blocks.z, threads.x * threads.y * threads.z,
+        shared_bytes, bytes_read, bytes_written, flops);
     fflush(trace());
     for (unsigned char *sector : touched) *sector = 0;
     touched.clear();
@@ -94,6 +96,16 @@ operation in_range(operation work)
         bool done = work();
         running_range = "";
         if (own) running_order = 0;
+        return done;
+    };
+}
+
+operation in_launch(operation work, unsigned launch)
+{
+    return [launch, work = std::move(work)] {
+        running_launch = launch;
+        bool done = work();
+        running_launch = 0;
         return done;
     };
 }

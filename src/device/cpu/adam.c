@@ -49,7 +49,8 @@ void cpu_adam(struct device *device, const struct adam *a)
     (void)device;
     if (!a->state->applied) return;
     double t = (double)a->state->updates;
-    float rate = (float)(a->learning_rate / (1 - pow(a->beta1, t))), correct = (float)(1 / sqrt(1 - pow(a->beta2, t)));
+    double learning_rate = a->learning_rate_now ? *a->learning_rate_now : a->learning_rate;
+    float rate = (float)(learning_rate / (1 - pow(a->beta1, t))), correct = (float)(1 / sqrt(1 - pow(a->beta2, t)));
     float factor = (float)a->state->factor, beta1 = (float)a->beta1, beta2 = (float)a->beta2, epsilon = (float)a->epsilon;
     float rest1 = (float)(1 - a->beta1), rest2 = (float)(1 - a->beta2);
 #pragma omp parallel for simd schedule(static)

@@ -67,6 +67,43 @@ static int cpu_check_shape(struct device *device, int L, int D, int H, struct er
     return STATUS_OK;
 }
 
+static size_t cpu_free_bytes(struct device *device)
+{
+    (void)device;
+    return SIZE_MAX;
+}
+
+/* There are none: results do not depend on the time that something took. */
+static int cpu_save_choices(struct device *device, const char *path, struct error *error)
+{
+    (void)device, (void)path, (void)error;
+    return STATUS_OK;
+}
+
+static bool cpu_load_choices(struct device *device, const char *path)
+{
+    (void)device, (void)path;
+    return true;
+}
+
+/* Nothing is recorded: the work is done when it is enqueued. */
+static bool cpu_record_begin(struct device *device, struct recording **recording)
+{
+    (void)device, (void)recording;
+    return true;
+}
+
+static bool cpu_record_end(struct device *device, struct recording **recording)
+{
+    (void)device, (void)recording;
+    return false;
+}
+
+static void cpu_record_free(struct device *device, struct recording *recording)
+{
+    (void)device, (void)recording;
+}
+
 static const struct device_operations operations = {
     .close = cpu_close,
     .allocate = cpu_allocate,
@@ -76,6 +113,12 @@ static const struct device_operations operations = {
     .download = cpu_download,
     .copy = cpu_copy,
     .wait = cpu_wait,
+    .free_bytes = cpu_free_bytes,
+    .save_choices = cpu_save_choices,
+    .load_choices = cpu_load_choices,
+    .record_begin = cpu_record_begin,
+    .record_end = cpu_record_end,
+    .record_free = cpu_record_free,
     .use_parameters = cpu_use_parameters,
     .embed_forward = cpu_embed_forward,
     .embed_backward = cpu_embed_backward,

@@ -15,10 +15,11 @@ void cpu_dropout_row(const struct dropout *dropout, int64_t row, int D, float *v
 {
     uint64_t curve = (uint64_t)dropout->curve[row / dropout->L];
     uint32_t first = (uint32_t)(row % dropout->L) * (uint32_t)D, block[4] = {0};
+    uint32_t epoch = dropout->epoch_now ? *dropout->epoch_now : dropout->epoch;
     float scale = 1.0f / (1.0f - dropout->rate);
     for (int j = 0; j < D; j++) {
         uint32_t element = first + (uint32_t)j;
-        if (j == 0 || element % 4 == 0) random_block(dropout->seed, dropout->purpose, dropout->epoch, curve, element / 4, block);
+        if (j == 0 || element % 4 == 0) random_block(dropout->seed, dropout->purpose, epoch, curve, element / 4, block);
         values[j] *= random_uniform(block[element % 4]) < dropout->rate ? 0.0f : scale;
     }
 }

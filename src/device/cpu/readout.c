@@ -56,6 +56,7 @@ static double window_errors(const struct readout *r, int b, double *error, doubl
 void cpu_readout_forward(struct device *device, const struct readout *r)
 {
     double error_sum = 0, plain_sum = 0;
+    int windows = 0;
     size_t stride;
     float *scratch = cpu_scratch(cpu_of(device), (size_t)r->D, &stride);
 #pragma omp parallel for schedule(static)
@@ -70,11 +71,12 @@ void cpu_readout_forward(struct device *device, const struct readout *r)
         r->window_error[b] = (float)error;
         error_sum += error;
         plain_sum += plain;
+        windows += r->windows->curve[b] >= 0;
     }
     if (!r->totals) return;
     r->totals[TOTAL_ERROR] += (float)error_sum;
     r->totals[TOTAL_PLAIN_ERROR] += (float)plain_sum;
-    r->totals[TOTAL_WINDOWS] += (float)r->B;
+    r->totals[TOTAL_WINDOWS] += (float)windows;
 }
 
 /* part: d_gain, d_norm_bias, d_weight (D each), d_bias. */

@@ -12,10 +12,10 @@
 /* numbers[i] for the observations first .. first + n - 1. */
 static void draw(const struct masking *masking, uint32_t purpose, int64_t curve, int32_t first, int n, uint32_t *numbers)
 {
-    uint32_t block[4];
+    uint32_t block[4], epoch = masking->epoch_now ? *masking->epoch_now : masking->epoch;
     for (int i = 0; i < n; i++) {
         uint32_t element = (uint32_t)first + (uint32_t)i;
-        if (i == 0 || element % 4 == 0) random_block(masking->seed, purpose, masking->epoch, (uint64_t)curve, element / 4, block);
+        if (i == 0 || element % 4 == 0) random_block(masking->seed, purpose, epoch, (uint64_t)curve, element / 4, block);
         numbers[i] = block[element % 4];
     }
 }

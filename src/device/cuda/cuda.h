@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The CUDA device from the outside. A build without CUDA has these two functions from cuda_absent.c. */
+ * The CUDA device from the outside. A build without CUDA has these functions from cuda_absent.c. */
 #ifndef ASTROMER_DEVICE_CUDA_CUDA_H
 #define ASTROMER_DEVICE_CUDA_CUDA_H
 
@@ -9,8 +9,10 @@
 /* GPUs that this process can use; 0 without a driver. Not collective. */
 int cuda_device_count(void);
 
-/* Opens the GPU with the index local_rank; local_ranks: how many ranks of this node ask for one. STATUS_FAILED when there is no
- * GPU for this rank, or none that computes at the precision. Not collective. */
-int cuda_open(struct device **device, int precision, int local_rank, int local_ranks, struct error *error);
+/* device_card of a rank. Not collective. */
+struct device_card cuda_card(int local_rank);
+
+/* Opens that GPU. STATUS_FAILED when there is none, or none that computes at the precision. Not collective. */
+int cuda_open(struct device **device, int precision, int local_rank, struct error *error);
 
 #endif

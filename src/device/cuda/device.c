@@ -4,6 +4,7 @@
  * stream. Products are in linear.c. Every operation is a named range in NVIDIA's profilers. */
 #include <nvtx3/nvToolsExt.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "attention.h"
 #include "base/memory.h"
@@ -12,6 +13,7 @@
 #include "embed.h"
 #include "norm.h"
 #include "readout.h"
+#include "rows.h"
 #include "step.h"
 
 struct launch cuda_begin(struct cuda_device *cuda, const char *operation, size_t work_count)
@@ -127,6 +129,22 @@ static void cuda_adam(struct device *device, const struct adam *adam)
     cuda_end("adam");
 }
 
+static void cuda_to_wire(struct device *device, void *stream, const float *values, void *wire, int64_t count)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "to the wire", 0);
+    launch.stream = stream;
+    kernel_round_to_bf16(values, wire, count, &launch);
+    cuda_end("to the wire");
+}
+
+static void cuda_from_wire(struct device *device, void *stream, const void *wire, float *values, int64_t count)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "from the wire", 0);
+    launch.stream = stream;
+    kernel_widen_bf16(wire, values, count, &launch);
+    cuda_end("from the wire");
+}
+
 static void cuda_close(struct device *device)
 {
     struct cuda_device *cuda = cuda_of(device);
@@ -148,6 +166,12 @@ static const struct device_operations operations = {
     .download = cuda_download,
     .copy = cuda_copy,
     .wait = cuda_wait,
+    .free_bytes = cuda_free_bytes,
+    .save_choices = cuda_save_choices,
+    .load_choices = cuda_load_choices,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .record_free = cuda_record_free,
     .use_parameters = cuda_use_parameters,
     .embed_forward = cuda_embed_forward,
     .embed_backward = cuda_embed_backward,
@@ -163,6 +187,8 @@ static const struct device_operations operations = {
     .readout_forward = cuda_readout_forward,
     .readout_backward = cuda_readout_backward,
     .pool_forward = cuda_pool_forward,
+    .to_wire = cuda_to_wire,
+    .from_wire = cuda_from_wire,
     .step_finish = cuda_step_finish,
     .adam = cuda_adam,
 };
@@ -186,23 +212,36 @@ int cuda_device_count(void)
     return usable_devices(&why);
 }
 
-static int choose_device(int local_rank, int local_ranks, struct error *error)
+/* Index of a rank's GPU among the `count` that it sees. */
+static int card_index(int local_rank, int count)
+{
+    return local_rank % count;
+}
+
+struct device_card cuda_card(int local_rank)
+{
+    struct device_card card = {.visible = cuda_device_count()};
+    struct cudaDeviceProp properties;
+    if (card.visible == 0) return card;
+    CUDA(cudaGetDeviceProperties, &properties, card_index(local_rank, card.visible));
+    snprintf(card.name, sizeof card.name, "%.79s", properties.name);
+    memcpy(card.id, &properties.uuid, sizeof card.id);
+    return card;
+}
+
+static int choose_device(int local_rank, int *index, struct error *error)
 {
     const char *why;
     int count = usable_devices(&why);
     if (count == 0)
         return error_set(error, STATUS_FAILED, "device=cuda: this machine has no usable NVIDIA GPU (CUDA: %s); use device=cpu",
                          why);
-    if (local_rank >= count)
-        return error_set(error, STATUS_FAILED,
-                         "device=cuda: %d ranks on this node but %d GPU%s: start one rank per GPU (mpirun -n %d)", local_ranks,
-                         count, count > 1 ? "s" : "", count);
-    cudaError_t status = cudaSetDevice(local_rank);
+    *index = card_index(local_rank, count);
+    cudaError_t status = cudaSetDevice(*index);
     if (status == cudaSuccess) status = cudaFree(NULL); /* begins to use it, in case that another process alone may */
     if (status == cudaSuccess) return STATUS_OK;
     cudaGetLastError();
-    return error_set(error, STATUS_FAILED, "device=cuda: GPU %d cannot be used (CUDA: %s)", local_rank,
-                     cudaGetErrorString(status));
+    return error_set(error, STATUS_FAILED, "device=cuda: GPU %d cannot be used (CUDA: %s)", *index, cudaGetErrorString(status));
 }
 
 /* Kernels are compiled for compute capability 8.0, which brought TF32 and bfloat16, and later ones. */
@@ -214,15 +253,17 @@ static int check_card(const struct cudaDeviceProp *card, struct error *error)
                      card->major, card->minor);
 }
 
-int cuda_open(struct device **device, int precision, int local_rank, int local_ranks, struct error *error)
+int cuda_open(struct device **device, int precision, int local_rank, struct error *error)
 {
     struct cudaDeviceProp card;
-    if (choose_device(local_rank, local_ranks, error)) return error->status;
-    CUDA(cudaGetDeviceProperties, &card, local_rank);
+    int index = 0;
+    if (choose_device(local_rank, &index, error)) return error->status;
+    CUDA(cudaGetDeviceProperties, &card, index);
     if (check_card(&card, error)) return error->status;
     struct cuda_device *cuda = memory_zeroed(1, sizeof *cuda, "the CUDA device");
     cuda->base.operations = &operations;
     cuda->base.threads = 1;
+    cuda->base.records = true;
     cuda->base.activation_bytes = precision == PRECISION_BF16 ? 2 : sizeof(float);
     snprintf(cuda->base.name, sizeof cuda->base.name, "%.80s, %.0f GB, sm_%d%d", card.name, (double)card.totalGlobalMem / 1e9,
              card.major, card.minor);

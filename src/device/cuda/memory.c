@@ -13,9 +13,10 @@ static double gigabytes(size_t bytes)
     return (double)bytes / 1e9;
 }
 
-static size_t free_bytes(void)
+size_t cuda_free_bytes(struct device *device)
 {
     size_t free = 0, total = 0;
+    (void)device;
     CUDA(cudaMemGetInfo, &free, &total);
     return free;
 }
@@ -23,11 +24,10 @@ static size_t free_bytes(void)
 int cuda_allocate(struct device *device, void **memory, size_t bytes, const char *what, struct error *error)
 {
     cudaError_t status = cudaMalloc(memory, bytes ? bytes : 1);
-    (void)device;
     if (status == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* reported here, not by the next operation */
         return error_set(error, STATUS_FAILED, "not enough GPU memory: %.2f GB for %s, %.2f GB are free", gigabytes(bytes), what,
-                         gigabytes(free_bytes()));
+                         gigabytes(cuda_free_bytes(device)));
     }
     CHECK(status == cudaSuccess, "cudaMalloc of %.2f GB for %s: %s (%s)", gigabytes(bytes), what, cudaGetErrorString(status),
           cudaGetErrorName(status));
@@ -79,6 +79,7 @@ static char *staging_room(struct cuda_staging *staging, cudaStream_t stream, siz
 void cuda_upload(struct device *device, void *memory, const void *host, size_t bytes)
 {
     struct cuda_device *cuda = cuda_of(device);
+    CHECK(!cuda->recording, "an upload into recorded work would come again with it");
     for (size_t done = 0, room; done < bytes; done += room) {
         char *place = staging_room(&cuda->staging, cuda->stream, bytes - done, &room);
         memcpy(place, (const char *)host + done, room);
@@ -105,7 +106,9 @@ void *cuda_buffer_of(struct cuda_device *cuda, struct cuda_buffer *buffer, size_
 {
     struct error error = {0};
     if (bytes <= buffer->bytes) return buffer->memory;
+    CHECK(!cuda->recording, "%s cannot grow while work is recorded", what);
     cuda_wait(&cuda->base);
+    cuda->moves++;
     CUDA(cudaFree, buffer->memory);
     buffer->memory = NULL, buffer->bytes = bytes;
     cuda_allocate(&cuda->base, &buffer->memory, bytes, what, &error);

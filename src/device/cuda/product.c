@@ -2,7 +2,7 @@
  *
  * Products of matrices with cuBLASLt. It thinks in columns: a row-major matrix is to it the transpose, so that c = a b is given
  * to it as c' = b' a'. For each shape the algorithms that it proposes are timed once and the fastest is kept, with its
- * descriptors. */
+ * descriptors; choices.c keeps the choice. */
 #include <stdint.h>
 #include <string.h>
 
@@ -12,14 +12,10 @@
 enum { WORKSPACE_BYTES = 32 << 20, ALGORITHMS = 8, TIMED_RUNS = 4, ALIGN_MOST = 256, BIAS_ALIGN_BYTES = 16 };
 static const float CLEARLY_FASTER = 0.97f;
 
-/* All that the choice of an algorithm depends on, as numbers to compare. */
-enum { KEY_NUMBERS = 14 };
 struct cuda_plan {
-    int64_t key[KEY_NUMBERS];
-    bool sums_columns;
+    struct cuda_choice choice;
     cublasLtMatmulDesc_t description;
     cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulAlgo_t algorithm;
 };
 
 int cuda_products_open(struct cuda_device *cuda, struct error *error)
@@ -41,6 +37,7 @@ void cuda_products_close(struct cuda_device *cuda)
 {
     for (size_t i = 0; i < cuda->plans; i++) destroy(&cuda->plan[i]);
     memory_free(cuda->plan);
+    memory_free(cuda->choice);
     CUDA(cudaFree, cuda->workspace);
     CUBLAS(cublasLtDestroy, cuda->cublas);
 }
@@ -57,22 +54,22 @@ bool cuda_product_takes_bias(const void *bias)
     return bias && (uintptr_t)bias % BIAS_ALIGN_BYTES == 0;
 }
 
-static void make_key(const struct cuda_product *p, int64_t key[KEY_NUMBERS])
+static void make_key(const struct cuda_product *p, int64_t key[CUDA_KEY_NUMBERS])
 {
-    const int64_t numbers[KEY_NUMBERS] = {p->transpose_a,
-                                          p->transpose_b,
-                                          p->add,
-                                          p->bias ? alignment(p->bias) : 0,
-                                          p->column_sums != NULL,
-                                          p->M,
-                                          p->N,
-                                          p->K,
-                                          p->a_stride,
-                                          p->b_stride,
-                                          p->c_stride,
-                                          alignment(p->a),
-                                          alignment(p->b),
-                                          alignment(p->c)};
+    const int64_t numbers[CUDA_KEY_NUMBERS] = {p->transpose_a,
+                                               p->transpose_b,
+                                               p->add,
+                                               p->bias ? alignment(p->bias) : 0,
+                                               p->column_sums != NULL,
+                                               p->M,
+                                               p->N,
+                                               p->K,
+                                               p->a_stride,
+                                               p->b_stride,
+                                               p->c_stride,
+                                               alignment(p->a),
+                                               alignment(p->b),
+                                               alignment(p->c)};
     memcpy(key, numbers, sizeof numbers);
 }
 
@@ -95,7 +92,7 @@ static void describe(struct cuda_plan *plan, const struct cuda_product *p, int p
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
     }
-    if (plan->sums_columns) { /* b is cuBLASLt's A; the sums have D's type */
+    if (plan->choice.sums_columns) { /* b is cuBLASLt's A; the sums have D's type */
         uint32_t epilogue = CUBLASLT_EPILOGUE_BGRADA;
         set(plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
@@ -196,37 +193,63 @@ static bool choose(struct cuda_device *cuda, struct cuda_plan *plan, const struc
     cublasLtMatmulHeuristicResult_t proposals[ALGORITHMS];
     describe(plan, p, cuda->precision);
     int count = propose(cuda, plan, p, proposals), best = count > 0 ? fastest(cuda, plan, p, proposals, count) : -1;
-    if (best >= 0) plan->algorithm = proposals[best].algo;
+    if (best >= 0) plan->choice.algorithm = proposals[best].algo;
     return best >= 0;
 }
 
-static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_product *p)
+/* Takes the algorithm that was chosen before, by this process or by the run that it goes on with, if it still works. */
+static bool recall(struct cuda_device *cuda, struct cuda_plan *plan, const struct cuda_product *p)
+{
+    cublasLtMatmulHeuristicResult_t result;
+    const struct cuda_choice *choice = cuda_choice_of(cuda, plan->choice.key);
+    if (!choice) return false;
+    plan->choice = *choice;
+    describe(plan, p, cuda->precision);
+    cublasStatus_t status = cublasLtMatmulAlgoCheck(cuda->cublas, plan->description, plan->b, plan->a, plan->c, plan->c,
+                                                    &plan->choice.algorithm, &result);
+    if (status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE_BYTES) return true;
+    destroy(plan);
+    return false;
+}
+
+static struct cuda_plan plan_new(struct cuda_device *cuda, const struct cuda_product *p, const int64_t key[CUDA_KEY_NUMBERS])
 {
     struct cuda_plan plan = {0};
-    make_key(p, plan.key);
-    for (size_t i = 0; i < cuda->plans; i++)
-        if (!memcmp(cuda->plan[i].key, plan.key, sizeof plan.key)) return &cuda->plan[i];
-    plan.sums_columns = p->column_sums != NULL;
+    memcpy(plan.choice.key, key, sizeof plan.choice.key);
+    if (recall(cuda, &plan, p)) return plan;
+    plan.choice.sums_columns = p->column_sums != NULL;
     bool found = choose(cuda, &plan, p);
-    if (!found && plan.sums_columns) {
+    if (!found && plan.choice.sums_columns) {
         destroy(&plan);
-        plan.sums_columns = false;
+        plan.choice.sums_columns = false;
         found = choose(cuda, &plan, p);
     }
     CHECK(found, "cuBLASLt has no algorithm for a product of %lld x %lld x %lld at precision %s", (long long)p->M,
           (long long)p->N, (long long)p->K, config_name("precision", cuda->precision));
+    cuda_choice_keep(cuda, &plan.choice);
+    return plan;
+}
+
+static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_product *p)
+{
+    int64_t key[CUDA_KEY_NUMBERS];
+    make_key(p, key);
+    for (size_t i = 0; i < cuda->plans; i++)
+        if (!memcmp(cuda->plan[i].choice.key, key, sizeof key)) return &cuda->plan[i];
+    CHECK(!cuda->recording, "a product is new in work that is recorded, which was done before");
     void *array = cuda->plan;
-    memory_grow(&array, &cuda->plan_capacity, cuda->plans + 1, sizeof plan, "the products' algorithms");
+    memory_grow(&array, &cuda->plan_capacity, cuda->plans + 1, sizeof *cuda->plan, "the products' algorithms");
     cuda->plan = array;
-    cuda->plan[cuda->plans] = plan;
+    cuda->plan[cuda->plans] = plan_new(cuda, p, key);
     return &cuda->plan[cuda->plans++];
 }
 
 bool cuda_product(struct cuda_device *cuda, const struct cuda_product *p)
 {
     const struct cuda_plan *plan = plan_of(cuda, p);
-    if (plan->sums_columns) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
+    if (plan->choice.sums_columns)
+        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
     if (p->bias) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
-    CUBLAS(multiply, cuda, plan, p, &plan->algorithm, p->c);
-    return plan->sums_columns;
+    CUBLAS(multiply, cuda, plan, p, &plan->choice.algorithm, p->c);
+    return plan->choice.sums_columns;
 }

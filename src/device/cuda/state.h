@@ -40,11 +40,22 @@ struct cuda_staging {
 
 struct cuda_plan; /* product.c: how the products of one shape are computed */
 
+/* Which algorithm. The key is all that the choice depends on, as numbers to compare. */
+enum { CUDA_KEY_NUMBERS = 14 };
+struct cuda_choice {
+    int64_t key[CUDA_KEY_NUMBERS];
+    bool sums_columns;
+    cublasLtMatmulAlgo_t algorithm;
+};
+
 struct cuda_device {
     struct device base;
     int precision; /* enum precision */
     cudaStream_t stream;
     struct cuda_buffer work; /* struct launch's */
+    bool recording;          /* the stream is captured */
+    bool does_not_record;    /* a recording was refused: no further one is tried */
+    unsigned moves;          /* of buffers: recordings from before hold addresses of old */
     struct cuda_staging staging;
     const float *parameters; /* of use_parameters */
     int64_t parameter_count;
@@ -53,6 +64,9 @@ struct cuda_device {
     void *workspace; /* cuBLASLt's */
     struct cuda_plan *plan;
     size_t plans, plan_capacity;
+    struct cuda_choice *choice; /* those of the plans, and of a run that this one goes on with */
+    size_t choices, choice_capacity;
+    bool choices_saved;
 };
 
 static inline struct cuda_device *cuda_of(struct device *device)
@@ -73,6 +87,7 @@ void cuda_upload(struct device *device, void *memory, const void *host, size_t b
 void cuda_download(struct device *device, void *host, const void *memory, size_t bytes);
 void cuda_copy(struct device *device, void *to, const void *from, size_t bytes);
 void cuda_wait(struct device *device);
+size_t cuda_free_bytes(struct device *device);
 /* At least so many bytes, 256 of alignment. Growing waits for the stream and forgets the content. */
 void *cuda_buffer_of(struct cuda_device *cuda, struct cuda_buffer *buffer, size_t bytes, const char *what);
 void cuda_staging_open(struct cuda_staging *staging, cudaStream_t stream);
@@ -94,6 +109,17 @@ bool cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
 bool cuda_product_takes_bias(const void *bias);
 int cuda_products_open(struct cuda_device *cuda, struct error *error);
 void cuda_products_close(struct cuda_device *cuda);
+
+/* choices.c. _of: the choice for a key, or NULL. _keep: adds it, or puts it in place of the one for its key. */
+const struct cuda_choice *cuda_choice_of(const struct cuda_device *cuda, const int64_t key[CUDA_KEY_NUMBERS]);
+void cuda_choice_keep(struct cuda_device *cuda, const struct cuda_choice *choice);
+int cuda_save_choices(struct device *device, const char *path, struct error *error);
+bool cuda_load_choices(struct device *device, const char *path);
+
+/* graph.c */
+bool cuda_record_begin(struct device *device, struct recording **recording);
+bool cuda_record_end(struct device *device, struct recording **recording);
+void cuda_record_free(struct device *device, struct recording *recording);
 
 /* linear.c */
 void cuda_use_parameters(struct device *device, const float *parameters, int64_t N);
