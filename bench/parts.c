@@ -24,32 +24,30 @@ enum { BUCKETS_MOST = 256, REDUCE_ROUNDS = 15, REDUCE_SIZES = 13, WALK_POSITIONS
 /* One rank's step: times since it began; those of `filled` without what the calls to the ranks have taken before them. */
 struct step_times {
     double filled[BUCKETS_MOST];
-    double begin, progress, wait; /* seconds in comm_reduce_begin, _progress and _end */
+    double begin, progress, wait; /* seconds in comm_reduce_begin, _progress and _join */
     double ended;                 /* when the sums were over */
     double seconds;               /* the whole step */
 };
 
 static struct {
     struct step_times *step; /* the running one, NULL: nobody watches */
-    struct device *device;
     double began;
     int buckets;
     int64_t bytes[BUCKETS_MOST];
 } watch;
 
-void __real_comm_reduce_begin(struct comm *comm, float *values, int64_t count);
+void __real_comm_reduce_begin(struct comm *comm, float *values, int64_t count, int64_t exact);
 void __real_comm_reduce_progress(struct comm *comm);
-double __real_comm_reduce_end(struct comm *comm);
-void __wrap_comm_reduce_begin(struct comm *comm, float *values, int64_t count);
+void __real_comm_reduce_join(struct comm *comm);
+void __wrap_comm_reduce_begin(struct comm *comm, float *values, int64_t count, int64_t exact);
 void __wrap_comm_reduce_progress(struct comm *comm);
-double __wrap_comm_reduce_end(struct comm *comm);
+void __wrap_comm_reduce_join(struct comm *comm);
 
-void __wrap_comm_reduce_begin(struct comm *comm, float *values, int64_t count)
+void __wrap_comm_reduce_begin(struct comm *comm, float *values, int64_t count, int64_t exact)
 {
     struct step_times *step = watch.step;
-    if (step) watch.device->operations->wait(watch.device);
     double begin = clock_seconds();
-    __real_comm_reduce_begin(comm, values, count);
+    __real_comm_reduce_begin(comm, values, count, exact);
     if (!step || watch.buckets == BUCKETS_MOST) return;
     step->filled[watch.buckets] = begin - watch.began - step->begin - step->progress;
     watch.bytes[watch.buckets++] = count * (int64_t)sizeof *values;
@@ -63,13 +61,13 @@ void __wrap_comm_reduce_progress(struct comm *comm)
     if (watch.step) watch.step->progress += clock_seconds() - begin;
 }
 
-double __wrap_comm_reduce_end(struct comm *comm)
+void __wrap_comm_reduce_join(struct comm *comm)
 {
-    double begin = clock_seconds(), waited = __real_comm_reduce_end(comm);
-    if (!watch.step) return waited;
+    double begin = clock_seconds();
+    __real_comm_reduce_join(comm);
+    if (!watch.step) return;
     watch.step->ended = clock_seconds() - watch.began;
     watch.step->wait += clock_seconds() - begin;
-    return waited;
 }
 
 struct run {
@@ -87,7 +85,6 @@ static void time_steps(struct run *run)
     struct windows windows;
     struct step_state state;
     full_windows(&windows, (int)run->batch, run->config.data.window);
-    watch.device = run->device;
     for (int64_t i = 0; i < run->warmup + run->steps; i++) {
         struct step_times *step = i < run->warmup ? NULL : &run->times[i - run->warmup];
         comm_barrier(run->world);
@@ -187,7 +184,7 @@ static void time_reductions(struct run *run)
             o->wait(run->device);
             comm_barrier(run->comm);
             double begin = clock_seconds();
-            comm_reduce_begin(run->comm, values, count);
+            comm_reduce_begin(run->comm, values, count, 0);
             comm_reduce_end(run->comm);
             if (round >= 0) seconds[round] = clock_seconds() - begin;
         }
@@ -265,8 +262,7 @@ static int run_all(struct run *run, struct error *error)
     run->config.train.batch = run->batch * comm_size(run->comm);
     run->times = memory_zeroed((size_t)run->steps, sizeof *run->times, "timings");
     if (rank_device_open(&run->device, &run->config, run->world, error)) goto cleanup;
-    if (run->device->stream && comm_use_gpus(run->comm, run->device->stream, error)) goto cleanup;
-    if (trainer_new(&run->trainer, &run->config, table, run->comm, run->device, error)) goto cleanup;
+    if (trainer_new(&run->trainer, &run->config, table, run->comm, run->device, run->batch, error)) goto cleanup;
     parameters_initialise(table, run->trainer->host[0], 1);
     trainer_upload(run->trainer, 0);
     time_steps(run);
@@ -307,7 +303,10 @@ int main(int argc, char **argv)
         !config_read(&run.config, NULL, operands.count, operands.word, &error)) {
         if (run.config.device == DEVICE_AUTO) run.config.device = DEVICE_CPU;
         if (run.threads > 0) run.config.threads = (int)run.threads;
-        run_all(&run, &error);
+        if (run.config.device == DEVICE_CPU)
+            run_all(&run, &error);
+        else
+            error_set(&error, STATUS_USAGE, "it times the CPU's step; bench/gpu times a GPU's");
     }
     if (error.status && comm_rank(run.world) == 0) fprintf(stderr, "parts: %s\n", error.message);
     comm_end(run.world);
