@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
  * What a training step consists of, for bench/scaling to put together again: when backward has filled each bucket of the
- * gradient, what the sums over the ranks cost, the update after them, the loader, and how steps scatter: parts --batch 32
- * --threads 2 --steps 12                   one rank mpirun -n 2 parts --batch 16 --threads 1                  two, and the
- * all-reduce alone for some sizes mpirun -n 2 parts --apart --batch 16 --threads 1          two that work at the same time and
- * know nothing of each other prints JSON lines, each with its "kind"; rank 0 speaks for all. It is the trainer's own step: the
- * linker puts watches around the calls that it makes to the ranks (--wrap in bench/meson.build). */
+ * gradient, what the sums over the ranks cost, the update after them, the loader, and how steps scatter. On several ranks also
+ * the all-reduce alone, for some sizes. With --apart the ranks work at the same time and know nothing of each other, with --both
+ * steps of either kind come in turns:
+ *
+ *     parts --batch 32 --threads 2 --steps 12
+ *     mpirun -n 2 parts --both --batch 16 --threads 1
+ *
+ * prints JSON lines, each with its "kind"; rank 0 speaks for all. It is the trainer's own step: the linker puts watches around
+ * the calls that it makes to the ranks (--wrap in bench/meson.build). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/json.h"
 #include "base/memory.h"
@@ -19,7 +24,14 @@
 #include "survey/order.h"
 #include "train/trainer.h"
 
-enum { BUCKETS_MOST = 256, REDUCE_ROUNDS = 15, REDUCE_SIZES = 13, WALK_POSITIONS = 200000, LOADER_BATCHES = 20 };
+enum {
+    BUCKETS_MOST = 256,
+    REDUCE_ROUNDS = 15,
+    REDUCE_SIZES = 13,
+    WALK_POSITIONS = 200000,
+    LOADER_BATCHES = 60,
+    LOADER_WINDOWS = 256
+};
 
 /* One rank's step: times since it began; those of `filled` without what the calls to the ranks have taken before them. */
 struct step_times {
@@ -73,27 +85,32 @@ void __wrap_comm_reduce_join(struct comm *comm)
 struct run {
     struct config config;
     int64_t batch, steps, warmup, threads;
-    bool apart;
+    bool apart, both;
     struct comm *world, *comm; /* comm: those that sum their gradients */
     struct device *device;
     struct trainer *trainer;
     struct step_times *times; /* steps */
 };
 
-static void time_steps(struct run *run)
+static void time_step(struct run *run, const struct windows *windows, int64_t i)
+{
+    struct step_state state;
+    struct step_times *step = i < run->warmup ? NULL : &run->times[i - run->warmup];
+    comm_barrier(run->world);
+    watch.step = step, watch.buckets = 0, watch.began = clock_seconds();
+    trainer_step(run->trainer, windows, &(struct step_request){.learning_rate = 1e-5, .epoch = (uint32_t)i}, &state);
+    if (step) step->seconds = clock_seconds() - watch.began;
+    watch.step = NULL;
+    CHECK(state.applied && isfinite(state.loss), "step %lld gave the loss %g", (long long)i, state.loss);
+}
+
+/* Of all runs in turns: what slows one of them for a while slows the others. */
+static void time_steps(struct run *runs, int count)
 {
     struct windows windows;
-    struct step_state state;
-    full_windows(&windows, (int)run->batch, run->config.data.window);
-    for (int64_t i = 0; i < run->warmup + run->steps; i++) {
-        struct step_times *step = i < run->warmup ? NULL : &run->times[i - run->warmup];
-        comm_barrier(run->world);
-        watch.step = step, watch.buckets = 0, watch.began = clock_seconds();
-        trainer_step(run->trainer, &windows, &(struct step_request){.learning_rate = 1e-5, .epoch = (uint32_t)i}, &state);
-        if (step) step->seconds = clock_seconds() - watch.began;
-        watch.step = NULL;
-        CHECK(state.applied && isfinite(state.loss), "step %lld gave the loss %g", (long long)i, state.loss);
-    }
+    full_windows(&windows, (int)runs->batch, runs->config.data.window);
+    for (int64_t i = 0; i < runs->warmup + runs->steps; i++)
+        for (int r = 0; r < count; r++) time_step(&runs[r], &windows, i);
     windows_release(&windows);
 }
 
@@ -159,6 +176,7 @@ static void report_steps(const struct run *run)
     end_line(run, &json);
     for (int i = 0; i < watch.buckets; i++) {
         begin_line(&json, "bucket");
+        json_integer(&json, "ranks", comm_size(run->comm));
         json_integer(&json, "bytes", watch.bytes[i]);
         json_number(&json, "filled_seconds",
                     middle(run, offsetof(struct step_times, filled) + (size_t)i * sizeof(double), values));
@@ -203,6 +221,14 @@ static void time_reductions(struct run *run)
     memory_free(host);
 }
 
+/* Of all threads of this process: work that others on the machine do not lengthen. */
+static double processor_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 /* What a rank's loader spends on a position of the epoch that is another rank's: it walks over those of the whole batch. */
 static void time_walk(const struct run *run)
 {
@@ -211,12 +237,12 @@ static void time_walk(const struct run *run)
     struct json json;
     for (int i = 0; i < 64; i++) count[i] = 20000 + i;
     struct order *order = order_new(count, 64);
-    double begin = clock_seconds();
+    double begin = processor_seconds();
     for (int64_t p = 0; p < WALK_POSITIONS; p++) {
         order_at(order, p, &shard, &item);
         sum += shard + item;
     }
-    double seconds = clock_seconds() - begin;
+    double seconds = processor_seconds() - begin;
     order_free(order);
     begin_line(&json, "walk");
     json_number(&json, "seconds_of_a_position", seconds / WALK_POSITIONS);
@@ -224,7 +250,7 @@ static void time_walk(const struct run *run)
     end_line(run, &json);
 }
 
-/* The loader with nothing beside it, on a survey: seconds of a window. */
+/* The loader with nothing beside it, on a survey: processor seconds of a window. */
 static int time_loader(const struct run *run, struct error *error)
 {
     const struct config *config = &run->config;
@@ -235,14 +261,14 @@ static int time_loader(const struct run *run, struct error *error)
     if (survey_open(&survey, config->data.survey, run->world, (int64_t)(config->data.memory_gb * 1e9), error)) goto cleanup;
     if (selection_new(&all, &survey, run->world, PART_ALL, 0, error)) goto cleanup;
     const struct batch *batch;
-    struct loader *loader = loader_training(&all, run->batch * comm_size(run->world), config->data.window, 1, 0, 0);
+    struct loader *loader = loader_training(&all, LOADER_WINDOWS, config->data.window, 1, 0, 0);
     int64_t windows = 0;
     double begin = 0;
     for (int i = 0; i < LOADER_BATCHES && !loader_next(loader, &batch, error); i++) {
-        if (i == 3) begin = clock_seconds(); /* the first ones were ready, or still are */
+        if (i == 3) begin = processor_seconds(); /* the ring is filled, its memory touched */
         if (i > 3) windows += batch->windows.count;
     }
-    double seconds = clock_seconds() - begin;
+    double seconds = processor_seconds() - begin;
     loader_free(loader);
     begin_line(&json, "loader");
     json_number(&json, "seconds_of_a_window", seconds / (double)(windows ? windows : 1));
@@ -255,27 +281,45 @@ cleanup:
     return error->status;
 }
 
-static int run_all(struct run *run, struct error *error)
+/* As one of all ranks, or alone. */
+static int run_open(struct run *run, struct parameter_table *table, bool alone, struct error *error)
 {
-    struct parameter_table *table = parameter_table_new(&run->config.model);
-    run->comm = run->apart ? comm_split(run->world, comm_rank(run->world)) : run->world;
+    run->comm = alone ? comm_split(run->world, comm_rank(run->world)) : run->world;
     run->config.train.batch = run->batch * comm_size(run->comm);
     run->times = memory_zeroed((size_t)run->steps, sizeof *run->times, "timings");
-    if (rank_device_open(&run->device, &run->config, run->world, error)) goto cleanup;
-    if (trainer_new(&run->trainer, &run->config, table, run->comm, run->device, run->batch, error)) goto cleanup;
+    if (rank_device_open(&run->device, &run->config, run->world, error)) return error->status;
+    if (trainer_new(&run->trainer, &run->config, table, run->comm, run->device, run->batch, error)) return error->status;
     parameters_initialise(table, run->trainer->host[0], 1);
     trainer_upload(run->trainer, 0);
-    time_steps(run);
-    report_steps(run);
-    time_reductions(run);
-    time_walk(run);
-    time_loader(run, error);
-cleanup:
+    return STATUS_OK;
+}
+
+static void run_close(struct run *run)
+{
     memory_free(run->times);
     trainer_free(run->trainer);
     device_close(run->device);
+    if (run->comm != run->world) comm_free(run->comm);
+}
+
+static int run_all(struct run *run, struct error *error)
+{
+    struct parameter_table *table = parameter_table_new(&run->config.model);
+    struct run runs[2] = {*run, *run};
+    int count = run->both ? 2 : 1, opened = 0;
+    while (opened < count && !error->status) {
+        run_open(&runs[opened], table, run->apart || opened > 0, error);
+        opened++;
+    }
+    if (!error->status) {
+        time_steps(runs, count);
+        for (int i = 0; i < count; i++) report_steps(&runs[i]);
+        time_reductions(&runs[0]);
+        time_walk(&runs[0]);
+        time_loader(&runs[0], error);
+    }
+    while (opened > 0) run_close(&runs[--opened]);
     parameter_table_free(table);
-    if (run->apart) comm_free(run->comm);
     return error->status;
 }
 
@@ -290,6 +334,7 @@ int main(int argc, char **argv)
         {"--steps", OPTION_INTEGER, &run.steps, "N", "timed steps (12)", .minimum = 1, .maximum = 1e6},
         {"--warmup", OPTION_INTEGER, &run.warmup, "N", "steps before them (2)", .minimum = 1, .maximum = 1e6},
         {"--apart", OPTION_FLAG, &run.apart, NULL, "every rank trains alone, all at once", .required = false},
+        {"--both", OPTION_FLAG, &run.both, NULL, "steps together and steps alone, in turns", .required = false},
         {.name = NULL},
     };
     const struct usage usage = {.command = "parts",

@@ -60,6 +60,9 @@ class Model(unittest.TestCase):
                              every=60, walk=1e-4, load=1e-3)
         row = model.simulate(WORK._replace(scatter=0.02), 64, model.Cluster(NODE, NET, 8, 1e-4), c)
         self.assertAlmostEqual(row['seconds'], row['own_seconds'] + sum(row['lost_seconds'].values()))
+        running = row['seconds'] - row['lost_seconds']['checkpoints']
+        self.assertGreater(running, 1.2)
+        self.assertAlmostEqual(row['lost_seconds']['checkpoints'] / running, row['checkpoint_seconds'] / 60)
         self.assertTrue(all(seconds > 0 for name, seconds in row['lost_seconds'].items() if name != 'the loader'), row)
 
     def test_what_bends(self):
@@ -154,11 +157,13 @@ class Program(unittest.TestCase):
     def test_gpus(self):
         roofline = {'setting': {'batch': 512, 'precision': 'bf16'}, 'cards': [
             {'card': 'H100', 'update_seconds': 1e-4, 'buckets': [{'filled_seconds': s, 'bytes': 4000000} for s in (0.004, 0.007, 0.0099)]}]}
+        timed = {'ms': 100.0, 'ms_lowest': 99.0, 'ms_highest': 102.73, 'batch': 512}
         gpu = {'harness': False, 'parts': {'machine': {'data': {'cards': [{'name': 'NVIDIA RTX A5000'}]}},
-                                           'time': {'data': {'bf16': {'step': {'ms': 100.0, 'batch': 512}}, 'fp32': {'step': None}}}}}
+                                           'time': {'data': {'bf16': {'step': timed}, 'fp32': {'step': None}}}}}
         (self.folder / 'roofline.json').write_text(json.dumps(roofline))
         (self.folder / 'gpu.json').write_text(json.dumps(gpu))
-        done = self.scaling(made(), '--gpu', self.folder / 'roofline.json', '--gpu', self.folder / 'gpu.json', '--sizes', '1', '4', '64')
+        done = self.scaling(made(), '--gpu', self.folder / 'roofline.json', '--gpu', self.folder / 'gpu.json', '--sizes', '1', '4', '64',
+                            '--gpu-scatter', '0.02')
         self.assertEqual(done.returncode, 0, done.stderr)
         tables = {table['name']: table for table in json.loads((self.folder / 'out.json').read_text())['predictions']
                   if table['batch'] == '512 windows a rank'}
@@ -167,6 +172,8 @@ class Program(unittest.TestCase):
         self.assertEqual((a5000['inside']['name'], a5000['per_node']), ('pcie', 4))
         self.assertAlmostEqual(h100['rows'][0]['own_seconds'], 0.01, delta=1e-9)
         self.assertAlmostEqual(a5000['rows'][0]['own_seconds'], 0.1, delta=1e-9)
+        self.assertAlmostEqual(a5000['scatter'], 0.01)
+        self.assertAlmostEqual(h100['scatter'], 0.02)
         gpu['harness'] = True
         (self.folder / 'gpu.json').write_text(json.dumps(gpu))
         done = self.scaling(made(), '--gpu', self.folder / 'gpu.json')
@@ -207,6 +214,11 @@ class Parts(unittest.TestCase):
         self.assertEqual((step['ranks'], step['at_once']), (2, 2))
         self.assertTrue(step['wait_seconds'] > 0)
         self.assertEqual([line['bytes'] for line in lines['reduce']][:2], [4096, 8192])
+
+    def test_both(self):
+        lines = self.parts('--both', ranks=2)
+        self.assertEqual([step['ranks'] for step in lines['step']], [2, 1])
+        self.assertEqual([bucket['ranks'] for bucket in lines['bucket']], [2] * 5 + [1] * 5)
 
     def test_apart(self):
         lines = self.parts('--apart', ranks=2)
