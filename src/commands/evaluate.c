@@ -10,10 +10,11 @@
 #include "commands/commands.h"
 #include "commands/loaded_model.h"
 #include "commands/options.h"
+#include "commands/reconstruction_file.h"
 #include "train/evaluation.h"
 
 struct evaluate_options {
-    const char *checkpoint, *survey;
+    const char *checkpoint, *survey, *reconstructions;
     int subset;
     bool full, json;
     int64_t windows_per_curve;
@@ -73,6 +74,7 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
 {
     struct survey survey = {0};
     struct selection selection = {0};
+    struct reconstruction_file table = {0};
     struct evaluation result;
     struct progress progress;
     progress_begin(&progress, comm_rank(comm) == 0 && !options->json);
@@ -80,20 +82,27 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
                                      .full_only = options->full,
                                      .unmasked = true,
                                      .progress = show,
-                                     .context = &progress};
+                                     .context = &progress,
+                                     .window = options->reconstructions ? reconstruction_file_window : NULL,
+                                     .window_context = &table};
     int64_t memory_bytes = (int64_t)(model->config.data.memory_gb * 1e9 / comm_local_size(comm));
     if (survey_open(&survey, options->survey, comm, memory_bytes, error) ||
-        open_subset(&selection, &survey, &model->config, options->subset, comm, error) ||
-        evaluate(&result, &selection, &model->config, model->encoder, model->parameters, &how, comm, error))
+        open_subset(&selection, &survey, &model->config, options->subset, comm, error))
         goto cleanup;
+    if (options->reconstructions &&
+        reconstruction_file_open(&table, options->reconstructions, &survey, model->config.data.window, comm, error))
+        goto cleanup;
+    if (evaluate(&result, &selection, &model->config, model->encoder, model->parameters, &how, comm, error)) goto cleanup;
     if (result.windows == 0) {
         error_set(error, STATUS_FAILED, "%s: no window is full; leave out --full-windows", options->survey);
         goto cleanup;
     }
+    if (reconstruction_file_close(&table, error)) goto cleanup;
     progress_end(&progress);
     if (comm_rank(comm) == 0) (options->json ? print_json : print_text)(options, &result, &selection);
 cleanup:
     progress_end(&progress);
+    reconstruction_file_close(&table, error);
     selection_release(&selection);
     survey_close(&survey);
     return error->status;
@@ -132,6 +141,11 @@ int command_evaluate(struct comm *comm, int argc, char **argv, struct error *err
          .help = "at most so many of each light curve (default: all)",
          .minimum = 1,
          .maximum = 1e9},
+        {.name = "--reconstructions",
+         .kind = OPTION_TEXT,
+         .value = &o.reconstructions,
+         .argument = "FILE.csv",
+         .help = "write every observation with what the model made of it; for tools/reconstructions"},
         {.name = "--json", .kind = OPTION_FLAG, .value = &o.json, .help = "one JSON line instead of text"},
         {.name = NULL},
     };

@@ -13,17 +13,14 @@ static const uint32_t EVALUATION_EPOCH = 0xffffffff;
 enum sums { SUM_WINDOWS, SUM_ERROR, SUM_SPREAD, SUM_RESIDUAL, SUM_VARIANCE, SUM_UNMASKED, SUM_OBSERVATIONS, SUMS };
 
 /* Fields of a batch on the host, B x L. */
+enum { FIELDS = 5 };
 struct fields {
-    float *target, *probed, *reconstruction;
+    float *target, *probed, *hidden, *reconstruction, *unmasked;
 };
 
-static void download(struct encoder *e, struct fields *f)
+static void download(struct encoder *e, const float *memory, float *field)
 {
-    const struct device_operations *o = e->device->operations;
-    size_t bytes = (size_t)e->windows.B * (size_t)e->L * sizeof(float);
-    o->download(e->device, f->target, e->windows.target, bytes);
-    o->download(e->device, f->probed, e->windows.probed, bytes);
-    o->download(e->device, f->reconstruction, e->reconstruction, bytes);
+    e->device->operations->download(e->device, field, memory, (size_t)e->windows.B * (size_t)e->L * sizeof *field);
 }
 
 /* Adds one window of n observations to the sums over the probed steps. */
@@ -52,26 +49,45 @@ static void add_unmasked(const float *target, const float *reconstruction, int n
     sums[SUM_OBSERVATIONS] += n;
 }
 
+static void tell_windows(const struct evaluation_options *options, const struct windows *windows, const struct fields *f)
+{
+    for (int b = 0; b < windows->count; b++) {
+        int64_t row = (int64_t)b * windows->steps;
+        options->window(options->window_context, &(struct evaluated_window){.curve = windows->curve[b],
+                                                                            .start = windows->start[b],
+                                                                            .length = windows->length[b],
+                                                                            .target = f->target + row,
+                                                                            .probed = f->probed + row,
+                                                                            .hidden = f->hidden + row,
+                                                                            .reconstruction = f->reconstruction + row,
+                                                                            .unmasked = f->unmasked + row});
+    }
+}
+
 static void evaluate_batch(struct encoder *e, const float *parameters, const struct config *config, const struct windows *windows,
-                           bool unmasked, struct fields *f, double sums[SUMS])
+                           const struct evaluation_options *options, struct fields *f, double sums[SUMS])
 {
     struct host_windows host = windows_part(windows, 0, windows->count);
     struct pass pass = {.masking = config_masking(config, MASKING_DRAWN, EVALUATION_EPOCH), .read = READ_PROBED};
     encoder_upload(e, &host);
     encoder_forward(e, parameters, &pass, NULL);
-    download(e, f);
+    download(e, e->windows.target, f->target);
+    download(e, e->windows.probed, f->probed);
+    download(e, e->reconstruction, f->reconstruction);
+    if (options->window) download(e, e->windows.hidden, f->hidden);
     for (int b = 0; b < windows->count; b++) {
         int64_t row = (int64_t)b * e->L;
         add_probed(f->target + row, f->probed + row, f->reconstruction + row, windows->length[b], sums);
     }
-    if (!unmasked) return;
+    if (!options->unmasked) return;
     pass.masking.mode = MASKING_NONE, pass.read = READ_OBSERVATIONS;
     encoder_forward(e, parameters, &pass, NULL);
-    download(e, f);
+    download(e, e->reconstruction, f->unmasked);
     for (int b = 0; b < windows->count; b++) {
         int64_t row = (int64_t)b * e->L;
-        add_unmasked(f->target + row, f->reconstruction + row, windows->length[b], sums);
+        add_unmasked(f->target + row, f->unmasked + row, windows->length[b], sums);
     }
+    if (options->window) tell_windows(options, windows, f);
 }
 
 static void evaluate_pass(const struct selection *selection, const struct config *config, struct encoder *encoder,
@@ -79,15 +95,15 @@ static void evaluate_pass(const struct selection *selection, const struct config
                           struct error *error)
 {
     size_t T = (size_t)encoder->capacity * (size_t)encoder->L;
-    float *memory = memory_new(3 * T, sizeof *memory, "reconstructions");
-    struct fields fields = {memory, memory + T, memory + 2 * T};
+    float *memory = memory_new(FIELDS * T, sizeof *memory, "reconstructions");
+    struct fields fields = {memory, memory + T, memory + 2 * T, memory + 3 * T, memory + 4 * T};
     struct loader *loader =
         loader_sequential(selection, encoder->capacity, encoder->L, options->windows_per_curve, options->full_only);
     const struct batch *batch;
     do {
         if (loader_next(loader, &batch, error)) break;
         rank_expect(comm, encoder->device, "validation");
-        if (batch->windows.count) evaluate_batch(encoder, parameters, config, &batch->windows, options->unmasked, &fields, sums);
+        if (batch->windows.count) evaluate_batch(encoder, parameters, config, &batch->windows, options, &fields, sums);
         rank_expect(comm, encoder->device, NULL);
         if (options->progress) options->progress(options->context, (int64_t)sums[SUM_WINDOWS]);
     } while (!batch->last);

@@ -8,12 +8,24 @@
 #include "train/trainer.h"
 #include "survey/loader.h"
 
+/* What the model made of one window; arrays of its `length` observations, valid during the call. Magnitudes are centred. */
+struct evaluated_window {
+    int64_t curve; /* index in the survey */
+    int32_t start, length;
+    const float *target, *probed, *hidden;
+    const float *reconstruction; /* with the masks; of probed observations only */
+    const float *unmasked;       /* with nothing hidden */
+};
+
 struct evaluation_options {
     int64_t windows_per_curve;                        /* 0: all */
     bool full_only;                                   /* leave out windows shorter than L */
     bool unmasked;                                    /* a second pass with nothing hidden */
     void (*progress)(void *context, int64_t windows); /* after each batch, windows of this rank so far; or NULL */
     void *context;
+    void (*window)(void *context,
+                   const struct evaluated_window *window); /* for each window, with window_context; NULL: not wanted */
+    void *window_context;                                  /* wants `unmasked` */
 };
 
 struct evaluation {

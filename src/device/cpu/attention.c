@@ -172,12 +172,18 @@ static void add_bias(const struct head *h, int q, float *scores)
     for (int k = 0; k < h->keys.count; k++) scores[k] += alpha * h->hidden[h->keys.step[k]];
 }
 
-static void softmax_row(float *scores, int count)
+static float highest_of(const float *scores, int count)
 {
     float highest = -INFINITY;
-    double sum = 0;
 #pragma omp simd reduction(max : highest)
     for (int k = 0; k < count; k++) highest = scores[k] > highest ? scores[k] : highest;
+    return highest;
+}
+
+static void softmax_row(float *scores, int count)
+{
+    float highest = highest_of(scores, count);
+    double sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int k = 0; k < count; k++) {
         scores[k] = vector_exp(scores[k] - highest);
@@ -188,25 +194,54 @@ static void softmax_row(float *scores, int count)
     for (int k = 0; k < count; k++) scores[k] = scores[k] * inverse + scores[k] * rest;
 }
 
-/* At bf16 the weights are the scores rounded, and 0 where rows and columns were filled up. */
-static void keep_weights(const struct head *h)
+/* The same to weights in bfloat16. */
+static void softmax_rounded_row(float *scores, int count, uint16_t *weights)
+{
+    float highest = highest_of(scores, count), sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int k = 0; k < count; k++) {
+        scores[k] = vector_exp(scores[k] - highest);
+        sum += scores[k];
+    }
+    float inverse = 1 / sum;
+#pragma omp simd
+    for (int k = 0; k < count; k++) weights[k] = half_of_float(scores[k] * inverse);
+}
+
+/* The weights of one query from its scores. */
+static void query_weights(const struct head *h, int q)
+{
+    int keys = h->keys.count;
+    float *scores = h->scores + (size_t)q * (size_t)h->columns;
+    bool floats = are_floats(&h->cpu->base);
+    uint16_t *rounded = (uint16_t *)h->weights + (floats ? 0 : (size_t)q * (size_t)h->columns);
+    if (h->biased && !h->uniform) add_bias(h, h->queries.step[q], scores);
+    for (int k = 0; h->uniform && k < keys; k++) scores[k] = 1.0f / (float)keys;
+    if (h->uniform && !floats) round_floats(scores, keys, rounded);
+    if (h->uniform) return;
+    if (floats)
+        softmax_row(scores, keys);
+    else
+        softmax_rounded_row(scores, keys, rounded);
+}
+
+/* Rows and columns that were filled up, at bf16, have weight 0. */
+static void clear_filled_up(const struct head *h)
 {
     uint16_t *weights = h->weights;
     if (are_floats(&h->cpu->base)) return;
     for (int q = 0; q < h->rows; q++, weights += h->columns) {
         int count = q < h->queries.count ? h->keys.count : 0;
-        round_floats(h->scores + (size_t)q * (size_t)h->columns, count, weights);
         memset(weights + count, 0, (size_t)(h->columns - count) * sizeof *weights);
     }
 }
 
 static void head_weights(const struct head *h)
 {
-    int queries = h->queries.count, keys = h->keys.count, columns = h->columns;
     if (!h->uniform)
         cpu_multiply(h->cpu, &(struct cpu_product){.transpose_b = true,
                                                    .M = h->rows,
-                                                   .N = columns,
+                                                   .N = h->columns,
                                                    .K = h->dh,
                                                    .scale = h->scale,
                                                    .a = h->Q,
@@ -214,15 +249,9 @@ static void head_weights(const struct head *h)
                                                    .c = h->scores,
                                                    .a_stride = h->q_stride,
                                                    .b_stride = h->dh,
-                                                   .c_stride = columns});
-    for (int q = 0; q < queries; q++) {
-        float *scores = h->scores + (size_t)q * (size_t)columns;
-        for (int k = 0; h->uniform && k < keys; k++) scores[k] = 1.0f / (float)keys;
-        if (h->uniform) continue;
-        if (h->biased) add_bias(h, h->queries.step[q], scores);
-        softmax_row(scores, keys);
-    }
-    keep_weights(h);
+                                                   .c_stride = h->columns});
+    for (int q = 0; q < h->queries.count; q++) query_weights(h, q);
+    clear_filled_up(h);
 }
 
 size_t cpu_attention_saved_count(struct device *device, int B, int L, int D, int H)

@@ -25,19 +25,10 @@ static struct pair pair_of(double value)
     return (struct pair){high, (float)(value - (double)high)};
 }
 
-/* (sum - mean) / deviation of one row of dropout(a) + b, into `row` (D); `room` is D numbers, too. Returns 1 / deviation. */
-static double normalise(const struct device *device, const struct add_norm *n, int64_t t, float *row, float *room)
+/* (row - mean) / deviation, in place; returns 1 / deviation. */
+static double normalise_row(float *row, int D)
 {
-    int D = n->D;
-    const float *a = read_floats(device, n->a, t * n->a_stride, D, row);
-    const float *b = n->b ? read_floats(device, n->b, t * n->b_stride, D, room) : NULL;
     double sum = 0, squares = 0;
-    if (a != row) memcpy(row, a, (size_t)D * sizeof *row);
-    if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, D, row);
-    if (b) {
-#pragma omp simd
-        for (int j = 0; j < D; j++) row[j] += b[j];
-    }
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < D; j++) sum += (double)row[j];
     struct pair mean = pair_of(sum / D);
@@ -51,6 +42,40 @@ static double normalise(const struct device *device, const struct add_norm *n, i
 #pragma omp simd
     for (int j = 0; j < D; j++) row[j] = row[j] * scale.high + row[j] * scale.low;
     return inverse;
+}
+
+/* The same in float: enough for sums of numbers that were rounded to bfloat16. */
+static double normalise_rounded_row(float *row, int D)
+{
+    float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < D; j++) sum += row[j];
+    float mean = sum / (float)D;
+#pragma omp simd reduction(+ : squares)
+    for (int j = 0; j < D; j++) {
+        row[j] -= mean;
+        squares += row[j] * row[j];
+    }
+    double inverse = 1 / sqrt((double)squares / D + EPSILON);
+    float scale = (float)inverse;
+#pragma omp simd
+    for (int j = 0; j < D; j++) row[j] *= scale;
+    return inverse;
+}
+
+/* (sum - mean) / deviation of one row of dropout(a) + b, into `row` (D); `room` is D numbers, too. Returns 1 / deviation. */
+static double normalise(const struct device *device, const struct add_norm *n, int64_t t, float *row, float *room)
+{
+    int D = n->D;
+    const float *a = read_floats(device, n->a, t * n->a_stride, D, row);
+    const float *b = n->b ? read_floats(device, n->b, t * n->b_stride, D, room) : NULL;
+    if (a != row) memcpy(row, a, (size_t)D * sizeof *row);
+    if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, D, row);
+    if (b) {
+#pragma omp simd
+        for (int j = 0; j < D; j++) row[j] += b[j];
+    }
+    return are_floats(device) ? normalise_row(row, D) : normalise_rounded_row(row, D);
 }
 
 void cpu_add_norm_forward(struct device *device, const struct add_norm *n)
