@@ -32,7 +32,7 @@ def fake_step(folder, script):
 
 
 def test_train_step(folder):
-    bench = [ROOT / 'bench' / 'train-step', '--build', folder, '--no-torch', '--rounds', '3', '--out', folder / 'out.json']
+    bench = [ROOT / 'bench' / 'train-step', '--build', folder, '--no-torch', '--no-bf16', '--rounds', '3', '--out', folder / 'out.json']
     rounds = folder / 'rounds'
     fake_step(folder, f'echo x >> {rounds}; n=$(wc -l < {rounds})\n'
                       'echo words; echo "{\\"windows_per_second\\": ${n}0, \\"product_gflops\\": 218.23488}"\n')
