@@ -171,24 +171,69 @@ int checkpoint_read(const char *path, struct checkpoint *checkpoint, struct comm
     return STATUS_OK;
 }
 
+struct count {
+    const char *path;
+    int64_t elements;
+};
+
+static herr_t count_elements(hid_t file, const char *name, const H5L_info_t *info, void *data)
+{
+    struct count *count = data;
+    struct hdf5_dataset dataset;
+    struct error ignored = {0};
+    char whole[CHECKPOINT_TENSOR_BYTES];
+    (void)info;
+    snprintf(whole, sizeof whole, "%s", name);
+    if (!hdf5_dataset_open(&dataset, file, count->path, whole, &ignored)) count->elements += dataset.elements;
+    hdf5_dataset_close(&dataset);
+    return 0;
+}
+
+/* Before anyone takes memory for the model: a config that describes a larger one than the file holds is a mistake or a trap. */
+static int check_size(hid_t file, const char *path, const struct config *config, struct error *error)
+{
+    struct count count = {.path = path};
+    hid_t group = H5Gopen2(file, checkpoint_group[PARAMETERS], H5P_DEFAULT);
+    struct parameter_table *table = parameter_table_new(&config->model);
+    if (group < 0 || H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, count_elements, &count) < 0)
+        hdf5_failed(error, path, "%s cannot be read", checkpoint_group[PARAMETERS]);
+    else if (count.elements < table->trainable)
+        error_set(error, STATUS_FAILED, "%s: holds %lld parameters, the model that its config describes has %lld", path,
+                  (long long)count.elements, (long long)table->trainable);
+    parameter_table_free(table);
+    if (group >= 0) H5Gclose(group);
+    return error->status;
+}
+
+/* The config of an open file, and its text. */
+static int read_config(hid_t file, const char *path, const char *name, char **text, struct error *error)
+{
+    struct config config;
+    if (checkpoint_config_text(file, path, text, error)) return error->status;
+    if (config_parse(&config, *text, name, error)) return error->status = STATUS_FAILED;
+    return check_size(file, path, &config, error);
+}
+
 int checkpoint_read_config(const char *path, struct config *config, struct comm *comm, struct error *error)
 {
-    char *text = NULL;
+    char *text = NULL, name[CHECKPOINT_PATH_BYTES + 16];
+    snprintf(name, sizeof name, "%s (config)", path);
     hdf5_silence();
     if (comm_rank(comm) == 0) {
         hid_t file = hdf5_open_checkpoint(path, error);
         if (file >= 0) {
-            checkpoint_config_text(file, path, &text, error);
+            read_config(file, path, name, &text, error);
             H5Fclose(file);
         }
     }
-    if (comm_agree(comm, error)) return error->status;
+    if (comm_agree(comm, error)) {
+        memory_free(text);
+        return error->status;
+    }
     int64_t bytes = text ? (int64_t)strlen(text) + 1 : 0;
     comm_broadcast(comm, &bytes, sizeof bytes, 0);
     if (!text) text = memory_new((size_t)bytes, 1, "a config");
     comm_broadcast(comm, text, (size_t)bytes, 0);
-    char name[CHECKPOINT_PATH_BYTES + 16];
-    snprintf(name, sizeof name, "%s (config)", path);
     if (config_parse(config, text, name, error))
         error->status = STATUS_FAILED; /* nothing that the user could have typed better */
     memory_free(text);
