@@ -73,6 +73,8 @@ int shard_bytes(const char *path, int64_t *bytes, struct error *error);
  * file is STATUS_FAILED naming the file. Not collective. shard_close releases everything, and is fine on a zeroed struct. */
 int shard_open(struct shard *shard, const char *path, bool resident, struct error *error);
 void shard_close(struct shard *shard);
+/* All that shard_open asks of HDF5, and no more: observations that can be read in place are not. Not collective. */
+int shard_probe(const char *path, struct error *error);
 /* Observations first .. first + count - 1 of a curve, into the caller's arrays. Thread safe and free of HDF5 calls (pread or
  * memory), so that a prefetch thread may call it while the main thread writes a checkpoint. */
 int shard_read(const struct shard *shard, int64_t curve, int64_t first, int64_t count, double *time, float *magnitude,
