@@ -22,8 +22,8 @@ def load():
 
 class LongRun(unittest.TestCase):
     def run_bench(self, *words):
-        result = subprocess.run([ROOT / "bench" / "long-run", "--program", os.environ["ASTROMER"], "--ignore-time", *words], capture_output=True,
-                                text=True, timeout=250, check=False)
+        result = subprocess.run([ROOT / "bench" / "long-run", "--program", os.environ["ASTROMER"], "--ignore-time", *words],
+                                capture_output=True, text=True, timeout=250, check=False)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assertIn("flat from first to last", result.stdout)
 

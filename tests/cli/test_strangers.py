@@ -11,8 +11,8 @@ import numpy as np
 
 from harness import PROGRAM, CommandLineTest, main
 
-HOSTILE = ["../up", "../../upper", "/tmp/astromer-absolute", "a/../../b", "x;touch ran", "$(touch ran)", "`touch ran`", "%s%n%n", "-rf", "\\..\\c",
-           "\x1b[2Jd", "e\u202ef", "g" * 255]
+HOSTILE = ["../up", "../../upper", "/tmp/astromer-absolute", "a/../../b", "x;touch ran", "$(touch ran)", "`touch ran`", "%s%n%n", "-rf",
+           "\\..\\c", "\x1b[2Jd", "e\u202ef", "g" * 255]
 TINY = """
 data: {window: 20, validation: 0.2}
 model: {blocks: 1, heads: 1, width: 4, ffn: 4}
@@ -54,8 +54,8 @@ class Strangers(CommandLineTest):
         self.write("raw/table.csv", table(HOSTILE))
         self.write("labels.csv", "id,class\n" + "\n".join(f"{name},{HOSTILE[(i + 1) % len(HOSTILE)]}" for i, name in enumerate(HOSTILE)))
         self.write("tiny.yaml", TINY)
-        self.writes_only(["survey"], "ingest", "--out", "survey", "--filter", "off", "--shards", 3, "--labels", "labels.csv", "--band", "../r",
-                         "raw")
+        self.writes_only(["survey"], "ingest", "--out", "survey", "--filter", "off", "--shards", 3, "--labels", "labels.csv",
+                         "--band", "../r", "raw")
 
     def test_ids_and_classes_are_no_paths(self):
         self.make_survey()
@@ -96,8 +96,8 @@ class Strangers(CommandLineTest):
             self.skipTest("no strace here")
         self.write("table.csv", table(HOSTILE))
         calls = "trace=open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,symlink,mknod"
-        subprocess.run(["strace", "-f", "-o", "calls", "-e", calls, PROGRAM, "ingest", "--out", "survey", "--filter", "off", "--shards", "2", "table.csv"],
-                       cwd=self.inside, check=True, capture_output=True)
+        subprocess.run(["strace", "-f", "-o", "calls", "-e", calls, PROGRAM, "ingest", "--out", "survey", "--filter", "off",
+                        "--shards", "2", "table.csv"], cwd=self.inside, check=True, capture_output=True)
         for line in (self.inside / "calls").read_text(errors="replace").splitlines():
             writes = any(word in line for word in ("O_CREAT", "O_WRONLY", "O_RDWR", "mkdir", "rename", "link(", "mknod"))
             if not writes or "= -1" in line or '"' not in line:
