@@ -9,10 +9,16 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A name out of a stranger's file may hold what a terminal takes for a command. */
 static void one_line(char *text)
 {
-    for (; *text; text++)
-        if (*text == '\n' || *text == '\r') *text = ' ';
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '\n' || c == '\r' || c == '\t')
+            *text = ' ';
+        else if (c < ' ' || c == 0x7f)
+            *text = '?';
+    }
 }
 
 int error_set(struct error *error, int status, const char *format, ...)

@@ -141,6 +141,23 @@ void hdf5_dataset_close(struct hdf5_dataset *dataset)
     if (dataset->set >= 0) H5Dclose(dataset->set);
 }
 
+/* The most bytes that a dataset can have, going by what it takes up of the file; 0 when its data lie in another file, which a
+ * stranger's must not make us read. */
+static uint64_t most_bytes(hid_t set)
+{
+    hsize_t file_bytes = 0, stored = H5Dget_storage_size(set);
+    hid_t properties = H5Dget_create_plist(set);
+    H5D_layout_t layout = properties < 0 ? H5D_LAYOUT_ERROR : H5Pget_layout(properties);
+    bool elsewhere = layout < 0 || layout == H5D_VIRTUAL || H5Pget_external_count(properties) != 0;
+    if (properties >= 0) H5Pclose(properties);
+    hid_t file = H5Iget_file_id(set);
+    herr_t status = file < 0 ? -1 : H5Fget_filesize(file, &file_bytes);
+    if (file >= 0) H5Fclose(file);
+    if (elsewhere || status < 0) return 0;
+    if (stored > file_bytes) stored = file_bytes;
+    return layout == H5D_CHUNKED ? stored * LARGEST_COMPRESSION : stored;
+}
+
 int hdf5_dataset_open(struct hdf5_dataset *dataset, hid_t file, const char *path, const char *name, struct error *error)
 {
     *dataset = (struct hdf5_dataset){.path = path, .name = name, .set = H5Dopen2(file, name, H5P_DEFAULT), .type = -1};
@@ -151,11 +168,12 @@ int hdf5_dataset_open(struct hdf5_dataset *dataset, hid_t file, const char *path
     dataset->elements = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
     dataset->element_bytes = dataset->type < 0 ? 0 : H5Tget_size(dataset->type);
     if (space >= 0) H5Sclose(space);
-    uint64_t stored = H5Dget_storage_size(dataset->set);
     if (dataset->dimensions < 0 || dataset->elements < 0 || dataset->element_bytes == 0)
         return hdf5_failed(error, path, "%s cannot be read", name);
-    if ((uint64_t)dataset->elements / LARGEST_COMPRESSION > stored / dataset->element_bytes + 1)
-        return error_set(error, STATUS_FAILED, "%s: %s is larger than the file; the file is damaged", path, name);
+    bool variable = H5Tis_variable_str(dataset->type) > 0; /* its bytes are counted by element here, and lie elsewhere */
+    if (!variable && (uint64_t)dataset->elements > most_bytes(dataset->set) / dataset->element_bytes)
+        return error_set(error, STATUS_FAILED, "%s: %s is larger than what the file holds of it; the file is damaged", path,
+                         name);
     int64_t crc = 0;
     if (hdf5_get_number(dataset->set, "crc32", H5T_NATIVE_INT64, &crc, &dataset->has_crc) < 0)
         return hdf5_failed(error, path, "the checksum of %s cannot be read", name);

@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "checkpoint/h5.h"
 
-enum { SHAPE_TEXT = 80 };
+enum { SHAPE_TEXT = 80, FEW_PARAMETERS = 1 << 20 };
 
 int checkpoint_config_text(hid_t file, const char *path, char **text, struct error *error)
 {
@@ -186,12 +186,48 @@ static int parse_config(const char *path, const char *text, struct config *confi
     return error->status;
 }
 
+struct count {
+    const char *path;
+    int64_t elements;
+};
+
+static herr_t count_elements(hid_t file, const char *name, const H5L_info_t *info, void *data)
+{
+    struct count *count = data;
+    struct hdf5_dataset dataset;
+    struct error ignored = {0};
+    char whole[CHECKPOINT_TENSOR_BYTES];
+    (void)info;
+    snprintf(whole, sizeof whole, "%s", name);
+    if (!hdf5_dataset_open(&dataset, file, count->path, whole, &ignored)) count->elements += dataset.elements;
+    hdf5_dataset_close(&dataset);
+    return 0;
+}
+
+/* Before anyone takes memory for the model: a config that describes one far larger than what the file holds is a mistake or a
+ * trap. What is only incomplete is read, so that the tensor that is missing can be named. */
+static int check_size(hid_t file, const char *path, const struct config *config, struct error *error)
+{
+    struct count count = {.path = path};
+    hid_t group = H5Gopen2(file, checkpoint_group[PARAMETERS], H5P_DEFAULT);
+    struct parameter_table *table = parameter_table_new(&config->model);
+    if (group < 0 || H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, count_elements, &count) < 0)
+        hdf5_failed(error, path, "%s cannot be read", checkpoint_group[PARAMETERS]);
+    else if (table->trainable / 2 > count.elements + FEW_PARAMETERS)
+        error_set(error, STATUS_FAILED, "%s: holds %lld parameters, the model that its config describes has %lld", path,
+                  (long long)count.elements, (long long)table->trainable);
+    parameter_table_free(table);
+    if (group >= 0) H5Gclose(group);
+    return error->status;
+}
+
 static int check_against_own_config(hid_t file, const char *path, int64_t step, struct error *error)
 {
     struct config config;
     struct progress_state progress;
     char *text = NULL;
-    if (!checkpoint_config_text(file, path, &text, error)) parse_config(path, text, &config, error);
+    if (!checkpoint_config_text(file, path, &text, error) && !parse_config(path, text, &config, error))
+        check_size(file, path, &config, error);
     memory_free(text);
     if (error->status) return error->status;
     struct parameter_table *table = parameter_table_new(&config.model);
@@ -215,6 +251,14 @@ int checkpoint_check_resumable(const char *path, int64_t step, struct error *err
     return error->status;
 }
 
+/* The config of an open file, and its text. */
+static int read_config(hid_t file, const char *path, char **text, struct error *error)
+{
+    struct config config;
+    if (checkpoint_config_text(file, path, text, error) || parse_config(path, *text, &config, error)) return error->status;
+    return check_size(file, path, &config, error);
+}
+
 int checkpoint_read_config(const char *path, struct config *config, struct comm *comm, struct error *error)
 {
     char *text = NULL;
@@ -222,11 +266,14 @@ int checkpoint_read_config(const char *path, struct config *config, struct comm 
     if (comm_rank(comm) == 0) {
         hid_t file = hdf5_open_checkpoint(path, error);
         if (file >= 0) {
-            checkpoint_config_text(file, path, &text, error);
+            read_config(file, path, &text, error);
             H5Fclose(file);
         }
     }
-    if (comm_agree(comm, error)) return error->status;
+    if (comm_agree(comm, error)) {
+        memory_free(text);
+        return error->status;
+    }
     int64_t bytes = text ? (int64_t)strlen(text) + 1 : 0;
     comm_broadcast(comm, &bytes, sizeof bytes, 0);
     if (!text) text = memory_new((size_t)bytes, 1, "a config");

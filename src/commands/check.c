@@ -372,6 +372,7 @@ static int check_tensors(struct check *c, const char *path, struct error *error)
 {
     if (golden_open(&c->golden, path, error)) goto cleanup;
     c->table = parameter_table_new(&c->golden.model);
+    if (golden_check_weights(&c->golden, c->table, error)) goto cleanup;
     c->pass.masking = (struct masking){.mode = MASKING_GIVEN, .weighted = c->golden.weighted};
     if (c->print)
         printf("%s: %d windows of %d on %s, %s%s\n", path, c->golden.B, c->golden.L, c->device->name,

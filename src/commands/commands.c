@@ -14,6 +14,7 @@
 
 #include "commands/help.h"
 #include "commands/options.h"
+#include "commands/vet.h"
 
 static void report(const struct error *error)
 {
@@ -89,6 +90,10 @@ int commands_main(int argc, char **argv)
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return run_alone(&help, argc - 1, argv + 1);
     if (strcmp(name, "--version") == 0) return run_alone(&version, argc - 1, argv + 1);
+    if (strcmp(name, "--vet") == 0) {
+        start_hdf5();
+        return vet_main(argc - 1, argv + 1);
+    }
     const struct command *command = command_find(name);
     if (command && options_ask_help(argc - 1, argv + 1)) return run_alone(command, argc - 1, argv + 1);
     return run_ranks(command, argc, argv);

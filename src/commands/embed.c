@@ -13,6 +13,7 @@
 #include "commands/embedding_file.h"
 #include "commands/loaded_model.h"
 #include "commands/options.h"
+#include "commands/vet.h"
 #include "survey/loader.h"
 #include "train/trainer.h"
 
@@ -274,7 +275,8 @@ static int prepare(struct embedder *e, const struct operands *operands, struct e
 {
     if (open_model(e, operands, error)) return error->status;
     int64_t memory_bytes = (int64_t)(e->model.config.data.memory_gb * 1e9 / comm_local_size(e->comm));
-    if (survey_open(&e->survey, e->survey_path, e->comm, memory_bytes, error) ||
+    if (vet(VET_SURVEY, e->survey_path, e->comm, error) ||
+        survey_open(&e->survey, e->survey_path, e->comm, memory_bytes, error) ||
         selection_new(&e->selection, &e->survey, e->comm, PART_ALL, 0, error) || check_out(e, error) || number_rows(e, error))
         return error->status;
     return make_file(e, error);
@@ -314,7 +316,8 @@ static int embed(struct embedder *e, const struct operands *operands, struct err
 static const char about[] =
     "Embeds every window of a survey with the model of a checkpoint: a light curve is cut into consecutive\n"
     "windows (the last one may be shorter), nothing is masked, and the outputs of the last block are pooled over\n"
-    "the window's real observations. The same rows come out in the same order on any number of ranks, at most one for each shard.";
+    "the window's real observations. The same rows come out in the same order on any number of ranks, at most one for each "
+    "shard.";
 
 static const char more[] =
     "device, precision, threads and data.memory_gb can be set as key=value; all else comes from the checkpoint.\n"

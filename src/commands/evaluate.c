@@ -11,6 +11,7 @@
 #include "commands/loaded_model.h"
 #include "commands/options.h"
 #include "commands/reconstruction_file.h"
+#include "commands/vet.h"
 #include "train/evaluation.h"
 
 struct evaluate_options {
@@ -90,7 +91,7 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
                                      .window = options->reconstructions ? reconstruction_file_window : NULL,
                                      .window_context = &table};
     int64_t memory_bytes = (int64_t)(model->config.data.memory_gb * 1e9 / comm_local_size(comm));
-    if (survey_open(&survey, options->survey, comm, memory_bytes, error) ||
+    if (vet(VET_SURVEY, options->survey, comm, error) || survey_open(&survey, options->survey, comm, memory_bytes, error) ||
         open_subset(&selection, &survey, &model->config, options->subset, comm, error))
         goto cleanup;
     if (options->reconstructions &&

@@ -4,9 +4,12 @@
 #include "commands/golden.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
+
+enum { WINDOWS_MOST = 1 << 20 };
 
 static int read_mask(struct golden *golden, struct error *error)
 {
@@ -17,6 +20,11 @@ static int read_mask(struct golden *golden, struct error *error)
         return error_set(error, STATUS_FAILED, "%s: attribute mask is neither K nor QK", golden->path);
     golden->model.mask = strcmp(text, "K") ? MASK_QK : MASK_K;
     return STATUS_OK;
+}
+
+static bool is_count(double value, double most)
+{
+    return value >= 1 && value <= most && value == floor(value);
 }
 
 static int read_attributes(struct golden *golden, struct error *error)
@@ -37,8 +45,9 @@ static int read_attributes(struct golden *golden, struct error *error)
                    {"pe_base", &golden->model.pe_base}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (golden_number(golden, "/", numbers[i].name, numbers[i].value, error)) return error->status;
-    if (!(blocks >= 1 && heads >= 1 && width >= 1 && ffn >= 1 && window >= 1 && blocks <= 1e4 && heads <= 1e4 && width <= 1e5 &&
-          ffn <= 1e6 && window <= 1e5 && fmod(width, heads) == 0))
+    bool whole =
+        is_count(blocks, 1e4) && is_count(heads, 1e4) && is_count(width, 1e5) && is_count(ffn, 1e6) && is_count(window, 1e5);
+    if (!whole || fmod(width, heads) != 0)
         return error_set(error, STATUS_FAILED, "%s: no model has %g blocks, %g heads, width %g, ffn %g and window %g",
                          golden->path, blocks, heads, width, ffn, window);
     golden->model.blocks = (int)blocks, golden->model.heads = (int)heads;
@@ -53,8 +62,26 @@ int golden_open(struct golden *golden, const char *path, struct error *error)
 {
     *golden = (struct golden){.path = path};
     if (golden_file_open(&golden->file, path, error) || read_attributes(golden, error)) return error->status;
-    golden->B = (int)golden_count(golden, "input/length");
-    if (golden->B < 1) return error_set(error, STATUS_FAILED, "%s: input/length is missing; is it a golden file?", path);
+    int64_t windows = golden_count(golden, "input/length");
+    if (windows < 1) return error_set(error, STATUS_FAILED, "%s: input/length is missing; is it a golden file?", path);
+    if (windows > WINDOWS_MOST || golden_count(golden, "input/time") != windows * golden->L)
+        return error_set(error, STATUS_FAILED, "%s: input/time has not %lld windows of %d steps", path, (long long)windows,
+                         golden->L);
+    golden->B = (int)windows;
+    return STATUS_OK;
+}
+
+int golden_check_weights(const struct golden *golden, const struct parameter_table *table, struct error *error)
+{
+    for (int i = 0; i < table->count; i++) {
+        char name[96];
+        const struct parameter *p = &table->parameter[i];
+        snprintf(name, sizeof name, "weights/%s", p->name);
+        int64_t found = golden_count(golden, name), count = (int64_t)p->rows * p->columns;
+        if (found != count)
+            return error_set(error, STATUS_FAILED, "%s: %s has %lld elements instead of %lld", golden->path, name,
+                             (long long)found, (long long)count);
+    }
     return STATUS_OK;
 }
 

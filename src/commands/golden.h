@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "model/parameters.h"
 
 struct golden_file;
 
@@ -22,6 +23,8 @@ struct golden {
 /* Opens and reads the attributes and the batch's shape; golden_close is fine after a failure. Not collective. */
 int golden_open(struct golden *golden, const char *path, struct error *error);
 void golden_close(struct golden *golden);
+/* That every weight of the model is there in its size: to be asked before memory is taken for the model. */
+int golden_check_weights(const struct golden *golden, const struct parameter_table *table, struct error *error);
 
 bool golden_has(const struct golden *golden, const char *name);
 /* A dataset as double; *values is owned by the caller. It must have exactly `count` elements. */

@@ -36,6 +36,24 @@ static bool exists(const struct golden_file *file, const char *name)
     return H5Lexists(file->file, name, H5P_DEFAULT) > 0;
 }
 
+/* Deflate packs at most about 1032 to 1: a dataset of more bytes than this factor times those it takes up in the file is a lie.
+ * So is one whose data lie in another file. */
+static bool is_held(const struct golden_file *file, hid_t set, int64_t count)
+{
+    enum { LARGEST_COMPRESSION = 1100 };
+    hsize_t file_bytes = 0, stored = H5Dget_storage_size(set);
+    hid_t properties = H5Dget_create_plist(set), type = H5Dget_type(set);
+    H5D_layout_t layout = H5Pget_layout(properties);
+    bool elsewhere = layout == H5D_VIRTUAL || H5Pget_external_count(properties) != 0;
+    size_t bytes = H5Tget_size(type);
+    H5Fget_filesize(file->file, &file_bytes);
+    if (stored > file_bytes) stored = file_bytes;
+    if (layout == H5D_CHUNKED) stored *= LARGEST_COMPRESSION;
+    H5Tclose(type);
+    H5Pclose(properties);
+    return !elsewhere && bytes > 0 && count >= 0 && (hsize_t)count <= stored / bytes;
+}
+
 int64_t golden_file_count(const struct golden_file *file, const char *name)
 {
     H5G_info_t members;
@@ -45,9 +63,10 @@ int64_t golden_file_count(const struct golden_file *file, const char *name)
     if (set < 0) return -1;
     hid_t space = H5Dget_space(set);
     int64_t count = H5Sget_simple_extent_npoints(space);
+    bool held = is_held(file, set, count);
     H5Sclose(space);
     H5Dclose(set);
-    return count;
+    return held ? count : -1;
 }
 
 bool golden_file_values(const struct golden_file *file, const char *name, double *values)
@@ -59,9 +78,15 @@ bool golden_file_values(const struct golden_file *file, const char *name, double
     return got >= 0;
 }
 
+/* An attribute of one value, or a negative number. */
 static hid_t attribute_of(const struct golden_file *file, const char *group, const char *name)
 {
-    return H5Aopen_by_name(file->file, group, name, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t attribute = H5Aopen_by_name(file->file, group, name, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t space = attribute < 0 ? -1 : H5Aget_space(attribute);
+    bool single = space >= 0 && H5Sget_simple_extent_npoints(space) == 1;
+    if (space >= 0) H5Sclose(space);
+    if (attribute >= 0 && !single) H5Aclose(attribute);
+    return single ? attribute : -1;
 }
 
 bool golden_file_number(const struct golden_file *file, const char *group, const char *name, double *value)

@@ -19,6 +19,7 @@
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/options.h"
+#include "commands/vet.h"
 #include "survey/survey.h"
 
 enum { PATH_BYTES = 4096, LOG_LINES = 4, LOG_TAIL_BYTES = 1 << 14 };
@@ -137,7 +138,7 @@ static void summary_free(struct summary *summary)
 static int describe_survey(const char *path, struct comm *self, struct error *error)
 {
     struct survey survey;
-    if (survey_open(&survey, path, self, 0, error)) return error->status;
+    if (vet(VET_SURVEY, path, self, error) || survey_open(&survey, path, self, 0, error)) return error->status;
     struct summary summary = summary_new(&survey.identity);
     for (int s = 0; s < survey.shards && !error->status; s++) add_shard(&summary, &survey.shard[s], error);
     if (!error->status) {
@@ -294,6 +295,8 @@ static int describe_run(const char *path, struct comm *self, struct error *error
 {
     char newest[2 * PATH_BYTES], part[PATH_BYTES];
     struct error damage = {0};
+    if (vet(VET_RUN, path, self, error)) return error->status;
+    if (is_there(path, "best.h5", part) && vet(VET_FILE, part, self, error)) return error->status;
     printf("run %s\n", path);
     check_checkpoints(path, newest, &damage);
     if (newest[0] && describe_checkpoint(newest, false, self, error)) return error->status;
@@ -312,6 +315,7 @@ static bool has(hid_t file, const char *name)
 /* A file that cannot be opened goes to the checkpoint's reader, whose complaint fits any HDF5 file. */
 static int describe_file(const char *path, struct comm *self, struct error *error)
 {
+    if (vet(VET_FILE, path, self, error)) return error->status;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true);

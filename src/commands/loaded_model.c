@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
+#include "commands/vet.h"
 #include "train/trainer.h"
 
 enum { WINDOWS_AT_ONCE = 512 };
@@ -31,7 +32,7 @@ int loaded_model_open(struct loaded_model *model, const char *path, int settings
                       struct error *error)
 {
     struct config run;
-    if (checkpoint_read_config(path, &model->config, comm, error)) return error->status;
+    if (vet(VET_FILE, path, comm, error) || checkpoint_read_config(path, &model->config, comm, error)) return error->status;
     if (!check_settings(settings, setting, error)) config_read(&run, NULL, settings, setting, error);
     if (comm_agree(comm, error)) return error->status;
     model->config.device = run.device, model->config.precision = run.precision, model->config.threads = run.threads;

@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "commands/options.h"
+#include "commands/vet.h"
 
 /* The config of a run that is resumed without one: what the run itself has kept. */
 static void kept_config(const struct operands *operands, char *path, size_t bytes)
@@ -57,5 +58,9 @@ int command_pretrain(struct comm *comm, int argc, char **argv, struct error *err
         error_set(error, STATUS_USAGE, "pretrain: which config? give --config FILE, or --resume run.dir=RUN to go on with a run");
     if (!error->status) config_read(&config, path ? path : kept, operands.count, operands.word, error);
     if (comm_agree(comm, error)) return error->status;
+    double share;
+    if (vet(VET_SURVEY, config.data.survey, comm, error)) return error->status;
+    if (!config_validation_share(&config, &share) && vet(VET_SURVEY, config.data.validation, comm, error)) return error->status;
+    if (resume && vet(VET_RUN, config.run_dir, comm, error)) return error->status;
     return pretrain(&config, resume, comm, error);
 }

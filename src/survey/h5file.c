@@ -16,6 +16,8 @@
 
 /* Deflate packs at most about 1032 to 1: more data than this factor times the file is a lie. */
 enum { LARGEST_COMPRESSION = 1100 };
+/* What a string of variable length takes up in its place: a length, and where it is. */
+enum { VARIABLE_BYTES = 16 };
 
 /* H5Ewalk2 upward starts with the innermost call: that one's description says why. */
 static herr_t innermost(unsigned depth, const H5E_error2_t *entry, void *data)
@@ -144,6 +146,24 @@ static void attribute_close(hid_t attribute, hid_t type)
     if (attribute >= 0) H5Aclose(attribute);
 }
 
+/* Bytes of the file that an object lies in. */
+static int64_t file_bytes_of(hid_t object)
+{
+    hsize_t bytes = 0;
+    hid_t file = H5Iget_file_id(object);
+    if (file < 0) return 0;
+    if (H5Fget_filesize(file, &bytes) < 0) bytes = 0;
+    H5Fclose(file);
+    return (int64_t)(bytes & INT64_MAX);
+}
+
+/* Whether the file can hold that many strings of an attribute, which are never compressed. */
+static bool can_hold(hid_t object, hid_t type, int64_t count)
+{
+    size_t bytes = H5Tis_variable_str(type) > 0 ? VARIABLE_BYTES : H5Tget_size(type);
+    return bytes > 0 && count <= INT32_MAX && count <= file_bytes_of(object) / (int64_t)bytes;
+}
+
 int h5_texts_get(hid_t object, const char *path, const char *name, int *count, char ***texts, struct error *error)
 {
     hid_t attribute, type;
@@ -152,8 +172,11 @@ int h5_texts_get(hid_t object, const char *path, const char *name, int *count, c
     *texts = NULL;
     if (attribute_open(object, name, &attribute, &type, &n)) {
         h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
-    } else if (attribute >= 0 && n > 0 && (H5Tget_class(type) != H5T_STRING || n > INT32_MAX)) {
+    } else if (attribute >= 0 && n > 0 && H5Tget_class(type) != H5T_STRING) {
         error_set(error, STATUS_FAILED, "%s: attribute %s is not text", path, name);
+    } else if (attribute >= 0 && n > 0 && !can_hold(object, type, n)) {
+        error_set(error, STATUS_FAILED, "%s: attribute %s says it has %lld texts, more than the file can hold", path, name,
+                  (long long)n);
     } else if (attribute >= 0 && n > 0) {
         *texts = memory_zeroed((size_t)n, sizeof **texts, "an attribute");
         *count = (int)n;
@@ -254,6 +277,27 @@ static const char *class_name(H5T_class_t class)
     return class == H5T_FLOAT ? "floating-point numbers" : class == H5T_INTEGER ? "integers" : "strings";
 }
 
+/* The most bytes that the dataset can have, going by its place in the file or by what it takes up there. */
+static int64_t most_bytes(const struct h5_dataset *dataset, int64_t file_bytes)
+{
+    hid_t properties = H5Dget_create_plist(dataset->set);
+    bool chunked = properties >= 0 && H5Pget_layout(properties) == H5D_CHUNKED;
+    if (properties >= 0) H5Pclose(properties);
+    int64_t stored = (int64_t)(H5Dget_storage_size(dataset->set) & INT64_MAX);
+    if (stored > file_bytes) stored = file_bytes;
+    if (dataset->position >= 0) return file_bytes - dataset->position;
+    return chunked ? stored * LARGEST_COMPRESSION : stored;
+}
+
+/* Data in another file, which a stranger's must not make us read. */
+static bool lies_elsewhere(const struct h5_dataset *dataset)
+{
+    hid_t properties = H5Dget_create_plist(dataset->set);
+    bool elsewhere = properties < 0 || H5Pget_layout(properties) == H5D_VIRTUAL || H5Pget_external_count(properties) != 0;
+    if (properties >= 0) H5Pclose(properties);
+    return elsewhere;
+}
+
 /* Type, element count, place and CRC of an open dataset. */
 static int dataset_describe(struct h5_dataset *dataset, H5T_class_t class, int64_t file_bytes, struct error *error)
 {
@@ -273,10 +317,9 @@ static int dataset_describe(struct h5_dataset *dataset, H5T_class_t class, int64
     haddr_t position = dataset->count ? H5Dget_offset(dataset->set) : HADDR_UNDEF;
     h5_forget();
     dataset->position = position == HADDR_UNDEF || variable ? -1 : (int64_t)position;
-    int64_t stored = (int64_t)(H5Dget_storage_size(dataset->set) & INT64_MAX);
-    if (stored > file_bytes) stored = file_bytes;
-    int64_t largest = dataset->position >= 0 ? file_bytes - dataset->position : stored * LARGEST_COMPRESSION;
-    size_t least = variable ? 1 : dataset->element_bytes;
+    if (lies_elsewhere(dataset)) return error_set(error, STATUS_FAILED, "%s: dataset %s lies in another file", path, name);
+    int64_t largest = most_bytes(dataset, file_bytes);
+    size_t least = variable ? VARIABLE_BYTES : dataset->element_bytes;
     if (least == 0 || largest < 0 || dataset->count > largest / (int64_t)least)
         return error_set(error, STATUS_FAILED, "%s: dataset %s says it has %lld elements, more than the file can hold", path,
                          name, (long long)dataset->count);

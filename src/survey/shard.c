@@ -281,7 +281,7 @@ static int scan_column(const struct shard *shard, int column, const struct h5_da
     return error->status ? error->status : h5_crc_check(dataset, crc, error);
 }
 
-static int read_observations(struct shard *shard, hid_t file, int64_t file_bytes, struct error *error)
+static int read_observations(struct shard *shard, hid_t file, int64_t file_bytes, bool scan, struct error *error)
 {
     struct h5_dataset dataset[COLUMNS] = {{0}};
     int64_t *position[COLUMNS] = {&shard->time_position, &shard->magnitude_position, &shard->error_position};
@@ -302,7 +302,7 @@ static int read_observations(struct shard *shard, hid_t file, int64_t file_bytes
     for (int c = 0; c < COLUMNS && !error->status; c++) {
         if (shard->resident)
             load_column(shard, c, &dataset[c], error);
-        else
+        else if (scan)
             scan_column(shard, c, &dataset[c], error);
     }
     if (!error->status) hash_content(shard, dataset);
@@ -310,7 +310,7 @@ static int read_observations(struct shard *shard, hid_t file, int64_t file_bytes
     return error->status;
 }
 
-int shard_open(struct shard *shard, const char *path, bool resident, struct error *error)
+static int open_parts(struct shard *shard, const char *path, bool resident, bool scan, struct error *error)
 {
     struct h5_quiet quiet;
     hid_t file;
@@ -324,12 +324,24 @@ int shard_open(struct shard *shard, const char *path, bool resident, struct erro
     if (read_offsets(shard, file, bytes, error)) goto cleanup;
     if (read_ids(shard, file, bytes, error)) goto cleanup;
     if (read_labels(shard, file, bytes, error)) goto cleanup;
-    read_observations(shard, file, bytes, error);
+    read_observations(shard, file, bytes, scan, error);
 cleanup:
     file_close(error->status || shard->resident ? shard->fd : -1, file);
     if (error->status || shard->resident) shard->fd = -1;
     h5_quiet_end(&quiet);
     if (error->status) shard_close(shard);
+    return error->status;
+}
+
+int shard_open(struct shard *shard, const char *path, bool resident, struct error *error)
+{
+    return open_parts(shard, path, resident, true, error);
+}
+
+int shard_probe(const char *path, struct error *error)
+{
+    struct shard shard;
+    if (!open_parts(&shard, path, false, false, error)) shard_close(&shard);
     return error->status;
 }
 

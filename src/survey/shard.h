@@ -93,6 +93,8 @@ int shard_bytes(const char *path, int64_t *bytes, struct error *error);
  * file is STATUS_FAILED naming the file. Not collective. shard_close releases everything, and is fine on a zeroed struct. */
 int shard_open(struct shard *shard, const char *path, bool resident, struct error *error);
 void shard_close(struct shard *shard);
+/* All that shard_open asks of HDF5, and no more: observations that can be read in place are not. Not collective. */
+int shard_probe(const char *path, struct error *error);
 /* Observations first .. first + count - 1 of a curve, into the caller's arrays. Thread safe and free of HDF5 calls (pread or
  * memory), so that a prefetch thread may call it while the main thread writes a checkpoint. A file that was written to since it
  * was opened is STATUS_FAILED, unless its checksums are still right. */

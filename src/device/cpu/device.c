@@ -41,19 +41,19 @@ static void cpu_zero(struct device *device, void *memory, size_t bytes)
 static void cpu_upload(struct device *device, void *memory, const void *host, size_t bytes)
 {
     (void)device;
-    memcpy(memory, host, bytes);
+    if (bytes) memcpy(memory, host, bytes); /* an empty part may have no address */
 }
 
 static void cpu_download(struct device *device, void *host, const void *memory, size_t bytes)
 {
     (void)device;
-    memcpy(host, memory, bytes);
+    if (bytes) memcpy(host, memory, bytes);
 }
 
 static void cpu_copy(struct device *device, void *to, const void *from, size_t bytes)
 {
     (void)device;
-    memcpy(to, from, bytes);
+    if (bytes) memcpy(to, from, bytes);
 }
 
 static void cpu_wait(struct device *device)
