@@ -593,8 +593,8 @@ static void plant_shared_not_asked()
 }
 static void plant_too_much_shared()
 {
-    if (cudaFuncSetAttribute(use_dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 << 10) != cudaSuccess) return;
-    LAUNCH(use_dynamic, 1, 1, 100 << 10, NULL);
+    if (cudaFuncSetAttribute(use_dynamic, cudaFuncAttributeMaxDynamicSharedMemorySize, 98 << 10) != cudaSuccess) return;
+    LAUNCH(use_dynamic, 1, 1, 98 << 10, NULL);
     LAUNCH(use_dynamic, 1, 1, 228 << 10, NULL);
 }
 __global__ void use_static()
@@ -804,7 +804,7 @@ int main()
     catches("a misaligned float4", plant_misaligned, "misaligned: a read of 16 bytes at byte 8");
     catches("an asynchronous copy without a wait", plant_copy, "not all written: at byte 0 of tile");
     catches("dynamic shared memory that was not asked for", plant_shared_not_asked, "too much shared memory");
-    catches("more dynamic shared memory than there is", plant_too_much_shared, "233472 dynamic bytes, and 102400 are allowed");
+    catches("more dynamic shared memory than there is", plant_too_much_shared, "233472 dynamic bytes, and 100352 are allowed");
     catches("more shared arrays than there is memory", plant_too_much_static, "too much shared memory: arrays up to tile");
     catches("an event waited for before it is recorded", plant_event, "an event waited for before it is recorded");
     catches("a copy past device memory", plant_copy_outside, "outside an allocation");

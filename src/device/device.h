@@ -275,7 +275,9 @@ struct device_operations {
      * A device that can records the operations and enqueues them from then on without the caller: record_begin returns false
      * when it has done so. record_end returns true when the recording failed and nothing was enqueued: then the operations are
      * wanted once more. What changes from time to time (windows, epoch, learning rate) must come from device memory, and all
-     * memory must stay where it is. Not among the operations: upload, download, wait, allocate, release. */
+     * memory must stay where it is. Not among the operations: upload, download, wait, allocate, release.
+     * comm_reduce_begin and _join may be among them. Then the recording's nth use must be every rank's nth use of its own, for
+     * NCCL takes a sum from recordings of all ranks or of none; and it is freed before the communicator. */
     bool (*record_begin)(struct device *device, struct recording **recording);
     bool (*record_end)(struct device *device, struct recording **recording);
     void (*record_free)(struct device *device, struct recording *recording); /* NULL is fine */

@@ -79,7 +79,7 @@ void trainer_free(struct trainer *t)
 {
     if (!t) return;
     void *parts[] = {t->parameters, t->gradient, t->m, t->v, t->state, t->input};
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 2; i++)
         if (t->recording[i]) t->device->operations->record_free(t->device, t->recording[i]);
     encoder_free(t->encoder);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -175,16 +175,12 @@ void rank_expect(struct comm *comm, const struct device *device, const char *wha
     if (device->stream) comm_expect(comm, what);
 }
 
-/* Forward and backward of one part, with what begins the step before the first and what ends it behind the last. Everything that
- * differs between steps is read from device memory: t->input, the windows, the state. */
-static void enqueue_part(struct trainer *t, const struct pass *pass, bool first, bool last)
+/* Forward and backward of one part, with what ends the step behind the last. Everything that differs between steps is read from
+ * device memory: t->input, the windows, the state. */
+static void enqueue_part(struct trainer *t, const struct pass *pass, bool last)
 {
     const struct device_operations *o = t->device->operations;
     float *totals = t->gradient + t->table->total;
-    if (first) {
-        o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
-        o->copy(t->device, totals + TOTAL_STOP, t->input->flags, sizeof t->input->flags);
-    }
     encoder_forward(t->encoder, t->parameters, pass, totals);
     encoder_backward(t->encoder, t->parameters, pass, t->gradient, last ? bucket_to_ranks : NULL, t);
     if (!last) return;
@@ -206,20 +202,31 @@ static void enqueue_part(struct trainer *t, const struct pass *pass, bool first,
                                       .state = t->state});
 }
 
-/* From the recording where the device has one, whose parts all have the encoder's capacity. */
-static void make_part(struct trainer *t, const struct host_windows *part, const struct pass *pass, bool first, bool last)
+/* From the recording where the device has one, whose parts all have the encoder's capacity. The sums over the ranks must come
+ * from a recording on all ranks or on none (device.h), and ranks may have their windows in different numbers of parts: so the
+ * last part is one recording, whether or not it is the first, too. */
+static void make_part(struct trainer *t, const struct host_windows *part, const struct pass *pass, bool last)
 {
     const struct device_operations *o = t->device->operations;
-    struct recording **recording = &t->recording[first + 2 * last];
+    struct recording **recording = &t->recording[last];
     if (t->device->records)
         encoder_upload_padded(t->encoder, part);
     else
         encoder_upload(t->encoder, part);
     if (!t->device->records || !t->config->train.graph)
-        enqueue_part(t, pass, first, last);
+        enqueue_part(t, pass, last);
     else if (o->record_begin(t->device, recording))
-        do enqueue_part(t, pass, first, last);
+        do enqueue_part(t, pass, last);
         while (o->record_end(t->device, recording));
+}
+
+/* An empty gradient, and this rank's requests among the totals. */
+static void begin_sums(struct trainer *t)
+{
+    const struct device_operations *o = t->device->operations;
+    float *totals = t->gradient + t->table->total;
+    o->zero(t->device, t->gradient, (size_t)(t->table->total + TOTALS) * sizeof *t->gradient);
+    o->copy(t->device, totals + TOTAL_STOP, t->input->flags, sizeof t->input->flags);
 }
 
 void trainer_step(struct trainer *t, const struct windows *windows, const struct step_request *request, struct step_state *result)
@@ -233,12 +240,13 @@ void trainer_step(struct trainer *t, const struct windows *windows, const struct
                         .epoch_now = &t->input->epoch,
                         .read = READ_PROBED};
     o->upload(t->device, t->input, &input, sizeof input);
+    begin_sums(t);
     int first = 0;
     do {
         int left = windows->count - first, count = left < t->encoder->capacity ? left : t->encoder->capacity;
         struct host_windows part = windows_part(windows, first, count);
         if (t->warm) rank_expect(t->comm, t->device, "the forward and backward pass");
-        make_part(t, &part, &pass, first == 0, count == left);
+        make_part(t, &part, &pass, count == left);
         first += count;
     } while (first < windows->count);
     t->reduce_wait_seconds += comm_reduce_end(t->comm);

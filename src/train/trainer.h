@@ -20,7 +20,7 @@ struct trainer {
     float *parameters, *gradient, *m, *v; /* device memory, N; the totals stand behind the gradient */
     struct step_state *state;             /* device memory */
     struct step_input *input;             /* device memory */
-    struct recording *recording[4];       /* of a part that is the first of its step (1), the last (2) or both (3) */
+    struct recording *recording[2];       /* of a part of a step, of the last part with the end of the step */
     float *host[3];                       /* parameters, m, v on the host, N, for checkpoints */
     double reduce_wait_seconds;           /* spent waiting for the all-reduce, all steps */
     bool warm;                            /* a step is done, so what is loaded and tuned at first use is there */

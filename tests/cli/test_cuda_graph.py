@@ -91,6 +91,16 @@ class CudaGraph(CommandLineTest):
         self.assert_same_bits(bf16, self.train("bf16-single", "device=cuda", "precision=bf16", "train.graph=false"), "bf16")
         self.assert_recorded(bf16, 1)
 
+    def test_ranks_with_different_numbers_of_parts(self):
+        """NCCL wants a sum from a graph on all ranks or on none: the stand-in ends a job where they differ."""
+        words = ("device=cuda", "train.microbatch=5", "precision=fp32", "train.steps=6")
+        run = self.train("parts", *words, ranks=2)
+        self.assert_same_bits(run, self.train("single", *words, "train.graph=false", ranks=2), "2 ranks")
+        parts = [[sum(name == "embed backward" for name, _ in step) for step in steps] for steps in run.ranks]
+        self.assertNotEqual(*parts, "the ranks' parts must differ for this to show something")
+        for steps in run.ranks:
+            self.assertEqual([step[-1][1] > 0 for step in steps], [False] + [True] * 5, "the end of a step, by step: from a graph")
+
     def test_without_graphs_it_says_so_and_goes_on(self):
         single = self.train("single", "device=cuda", "train.graph=false")
         self.assertNotIn("CUDA graph", single.said)

@@ -9,8 +9,9 @@
 namespace emulator
 {
 
-/* A block's shared memory: arrays; and with the dynamic part, once cudaFuncSetAttribute has asked for it. */
-enum { SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10 };
+/* A block's shared memory: arrays; and with the dynamic part, once cudaFuncSetAttribute has asked for it, what the cards with the
+ * least of it give: those of compute capability 8.6 and 8.9. */
+enum { SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 99 << 10 };
 
 /* The region of the running block's shared memory, or the running thread's stack, that holds the address; else NULL. */
 const region *shared_region_of(const void *address);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * Stand-in for NCCL over MPI. All ranks of the job take part; sums in place of floats or bfloat16. A sum lasts in its stream
- * until all ranks have begun it, as on a card. */
+ * until all ranks have begun it, as on a card. A sum that some ranks take from a graph and others do not, which may hang on a
+ * card, ends the job. */
 #include "nccl.h"
 
 #include <mpi.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,7 +27,9 @@ struct sum {
     int count;
     ncclDataType_t type;
     bool begun;
-    MPI_Request request;
+    MPI_Request request[2];
+    int recorded; /* comes from a graph */
+    int *most;    /* over the ranks: of recorded, of not recorded */
 };
 
 static float float_of(uint16_t bits)
@@ -102,19 +106,31 @@ static bool sum_goes_on(void *argument)
         host_cuda_written(sum->values, bytes, "ncclAllReduce");
         host_cuda_worked("ncclAllReduce", 0);
         MPI_Iallreduce(MPI_IN_PLACE, sum->values, sum->count, sum->type == ncclFloat ? MPI_FLOAT : MPI_UINT16_T,
-                       sum->type == ncclFloat ? MPI_SUM : sum->comm->sum_bfloat16, sum->comm->ranks, &sum->request);
+                       sum->type == ncclFloat ? MPI_SUM : sum->comm->sum_bfloat16, sum->comm->ranks, &sum->request[0]);
+        sum->most = malloc(2 * sizeof *sum->most);
+        sum->most[0] = sum->recorded, sum->most[1] = !sum->recorded;
+        MPI_Iallreduce(MPI_IN_PLACE, sum->most, 2, MPI_INT, MPI_MAX, sum->comm->ranks, &sum->request[1]);
         sum->begun = true;
         sum->comm->sums++;
     }
     if (setting("NCCL_ON_HOST_HANGS_AT") == sum->comm->sums) return false;
-    MPI_Test(&sum->request, &done, MPI_STATUS_IGNORE);
-    return done;
+    MPI_Testall(2, sum->request, &done, MPI_STATUSES_IGNORE);
+    if (!done) return false;
+    if (sum->most[0] && sum->most[1]) {
+        fprintf(stderr, "cuda on the host: ncclAllReduce: some ranks take this sum from a graph, others do not\n");
+        abort();
+    }
+    free(sum->most);
+    return true;
 }
 
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t operation, ncclComm_t comm,
                            cudaStream_t stream)
 {
-    struct sum sum = {.comm = comm, .values = to, .count = (int)count, .type = type};
+    enum cudaStreamCaptureStatus capture;
+    cudaStreamIsCapturing(stream, &capture);
+    struct sum sum = {
+        .comm = comm, .values = to, .count = (int)count, .type = type, .recorded = capture != cudaStreamCaptureStatusNone};
     int rank, ranks;
     MPI_Comm_rank(comm->ranks, &rank);
     MPI_Comm_size(comm->ranks, &ranks);
