@@ -102,7 +102,7 @@ setup_python() {
 # The path of nvcc, or nothing.
 setup_nvcc() { command -v nvcc || { [ ! -x /usr/local/cuda/bin/nvcc ] || echo /usr/local/cuda/bin/nvcc; }; }
 
-setup_compiles() { echo '#include <cublasLt.h>' | "$1" -E -x cu - >/dev/null 2>&1; }
+setup_compiles() { "$1" -E -x cu - >/dev/null 2>&1 <<<'#include <cublasLt.h>'; }
 
 # The compute capabilities, as 86, of this machine's NVIDIA GPUs that have 8.0 or later, as the kernels need; `unknown` where a GPU
 # is there and its capability cannot be had.
