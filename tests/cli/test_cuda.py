@@ -18,7 +18,8 @@ from ranks import RunningRanks, errors_of
 GOLDENS = sorted((ROOT / "tests" / "golden").glob("*.h5"))
 SHARED = ROOT.parent / "shared" / "golden"
 SMALL = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=2", "model.heads=2", "model.width=16", "model.ffn=24",
-         "data.validation_windows=1", "train.batch=16", "train.epochs=1", "train.learning_rate=1e-3", "data.validation=0.2", "train.log_every_steps=1", "threads=1")
+         "data.validation_windows=1", "train.batch=16", "train.epochs=1", "train.learning_rate=1e-3",
+         "data.validation=0.2", "train.log_every_steps=1", "threads=1")
 # A model so small that starting is most of the time; and an endless training of it.
 TINY = ("--config", ROOT / "configs" / "astromer2.yaml", "model.blocks=1", "model.heads=1", "model.width=8", "model.ffn=8", "train.batch=4",
         "data.survey=survey", "data.validation=0.2", "data.window=8", "device=cuda")

@@ -11,7 +11,8 @@ from harness import ROOT, CommandLineTest, main
 
 # 39 light curves to train on: batches of 16, 16 and 7 windows, whose shares differ between ranks.
 SMALL = ("--config", ROOT / "configs" / "astromer2.yaml", "data.survey=survey", "data.window=8", "data.validation=0.2",
-         "data.validation_windows=1", "model.blocks=2", "model.heads=2", "model.width=8", "model.ffn=8", "model.dropout=0.1", "train.batch=16", "train.epochs=3",
+         "data.validation_windows=1", "model.blocks=2", "model.heads=2", "model.width=8", "model.ffn=8",
+         "model.dropout=0.1", "train.batch=16", "train.epochs=3",
          "train.learning_rate=1e-3", "train.warmup_steps=6", "train.log_every_steps=1", "threads=1")
 TRAINING = {"embed backward", "linear backward", "attention backward", "add_norm backward", "readout backward", "step finish", "adam"}
 
@@ -134,7 +135,8 @@ class CudaGraph(CommandLineTest):
             self.assertEqual(name != "kept", "choice of algorithms" in run.said, run.said)
 
     def test_memory_that_is_short(self):
-        wide, card = ("device=cuda", "data.window=16", "model.width=64", "model.ffn=64", "train.steps=2"), {"CUDA_ON_HOST_MEMORY": "36300000"}
+        wide = ("device=cuda", "data.window=16", "model.width=64", "model.ffn=64", "train.steps=2")
+        card = {"CUDA_ON_HOST_MEMORY": "36300000"}
         words = [word for word in SMALL if str(word).partition("=")[0] not in {w.partition("=")[0] for w in wide}] + list(wide)
         short = self.expect(1, "pretrain", "run.dir=run", *words, "train.microbatch=16", **card)
         said = re.search(r"16 windows of 16 steps need [0-9.]+ GB, [0-9.]+ GB are free: at most (\d+) would fit; "
