@@ -519,7 +519,7 @@ class Bench(IngestTest):
         subprocess.run([ROOT / "bench" / "ingest", "--build", build, "--rows", "6000", "--many", "8000", "--rounds", "1", "--folder",
                         self.folder, "--out", self.folder / "result.json"], check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL, timeout=100)
-        numbers = json.loads((self.folder / "result.json").read_text())["numbers"]
+        numbers = json.loads((self.folder / "result.json").read_text())["medians"]
         self.assertEqual(list(numbers), ["csv", "csv, rows by time", "csv.gz", "star files", "csv, many rows"])
         self.assertEqual({n["rows"] for n in numbers.values()}, {6000, 8000})
         for name, n in numbers.items():
