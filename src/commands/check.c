@@ -391,10 +391,12 @@ cleanup:
 /* most[i]: how far tensor i moves at most when products round at random. */
 static int random_roundings(const struct check *c, const char *path, double *most, struct error *error)
 {
-    struct check exact = {.device = device_open_rounding(PRECISION_FP32, 0, 0), .precision = c->precision, .keep = true};
+    struct check exact = {
+        .device = device_open_rounding(PRECISION_FP32, 0, c->device->threads), .precision = c->precision, .keep = true};
     check_tensors(&exact, path, error);
     for (uint32_t seed = 1; seed <= RANDOM_ROUNDINGS && !error->status; seed++) {
-        struct check answer = {.device = device_open_rounding(c->precision, seed, 0), .precision = c->precision, .exact = &exact};
+        struct check answer = {
+            .device = device_open_rounding(c->precision, seed, c->device->threads), .precision = c->precision, .exact = &exact};
         check_tensors(&answer, path, error);
         for (size_t i = 0; i < answer.findings; i++)
             if (answer.finding[i].error > most[i]) most[i] = answer.finding[i].error;
