@@ -259,7 +259,7 @@ static int time_loader(const struct run *run, struct error *error)
     struct json json;
     if (!config->data.survey[0]) return STATUS_OK;
     if (survey_open(&survey, config->data.survey, run->world, (int64_t)(config->data.memory_gb * 1e9), error)) goto cleanup;
-    if (selection_new(&all, &survey, run->world, PART_ALL, 0, error)) goto cleanup;
+    if (selection_new(&all, &survey, run->world, PART_ALL, NULL, error)) goto cleanup;
     const struct batch *batch;
     struct loader *loader = loader_training(&all, LOADER_WINDOWS, config->data.window, 1, 0, 0);
     int64_t windows = 0;

@@ -32,7 +32,7 @@ static void view_open(struct view *view, struct comm *comm, bool resident)
 {
     struct error error = {0};
     if (survey_open(&view->survey, folder, comm, resident ? 1 << 20 : 0, &error) ||
-        selection_new(&view->all, &view->survey, comm, PART_ALL, 0, &error))
+        selection_new(&view->all, &view->survey, comm, PART_ALL, NULL, &error))
         fail_msg("%s", error.message);
 }
 
@@ -250,7 +250,7 @@ static void nothing_selected_is_one_empty_batch(void **state)
     struct selection none;
     struct error error = {0};
     view_open(&view, self, true);
-    assert_int_equal(selection_new(&none, &view.survey, self, PART_VALIDATION, 0, &error), STATUS_OK);
+    assert_int_equal(selection_new(&none, &view.survey, self, PART_VALIDATION, &(struct split){0}, &error), STATUS_OK);
     struct loader *loader = loader_sequential(&none, 10, STEPS, 0, false);
     const struct batch *batch = next(loader);
     assert_int_equal(batch->windows.count, 0);

@@ -234,9 +234,11 @@ static void selection_splits_by_id(void **state)
     struct selection all, training, validation;
     struct error error = {0};
     assert_int_equal(survey_open(&survey, folder, world, 0, &error), STATUS_OK);
-    assert_int_equal(selection_new(&all, &survey, world, PART_ALL, 0, &error), STATUS_OK);
-    assert_int_equal(selection_new(&training, &survey, world, PART_TRAINING, 0.3, &error), STATUS_OK);
-    assert_int_equal(selection_new(&validation, &survey, world, PART_VALIDATION, 0.3, &error), STATUS_OK);
+    assert_int_equal(selection_new(&all, &survey, world, PART_ALL, NULL, &error), STATUS_OK);
+    assert_int_equal(selection_new(&training, &survey, world, PART_TRAINING, &(struct split){.validation = 0.3}, &error),
+                     STATUS_OK);
+    assert_int_equal(selection_new(&validation, &survey, world, PART_VALIDATION, &(struct split){.validation = 0.3}, &error),
+                     STATUS_OK);
     assert_int_equal(all.total, 25);
     assert_int_equal(training.total + validation.total, 25);
     int64_t held_out = 0;
@@ -261,8 +263,38 @@ static void selection_splits_by_id(void **state)
     selection_release(&all);
     selection_release(&training);
     selection_release(&validation);
-    assert_int_equal(selection_new(&all, &survey, world, PART_TRAINING, 1.5, &error), STATUS_USAGE);
+    assert_int_equal(selection_new(&all, &survey, world, PART_TRAINING, &(struct split){.validation = 1.5}, &error),
+                     STATUS_USAGE);
     selection_release(&all);
+    survey_close(&survey);
+}
+
+/* Training, validation and test part are the survey without overlap, and a larger validation part takes no star of the test part.
+ */
+static void the_test_part_is_of_no_training(void **state)
+{
+    (void)state;
+    struct survey survey;
+    struct selection part[3], test;
+    struct error error = {0};
+    const struct split split = {.validation = 0.2, .test = 0.4}, wider = {.validation = 0.5, .test = 0.4}, too_wide = {0.7, 0.4};
+    assert_int_equal(survey_open(&survey, folder, world, 0, &error), STATUS_OK);
+    for (int p = 0; p < 3; p++)
+        assert_int_equal(selection_new(&part[p], &survey, world, (enum part)(PART_TRAINING + p), &split, &error), STATUS_OK);
+    assert_int_equal(part[0].total + part[1].total + part[2].total, 25);
+    assert_in_range(part[2].total, 1, 24);
+    assert_int_equal(selection_new(&test, &survey, world, PART_TEST, &wider, &error), STATUS_OK);
+    assert_memory_equal(test.count, part[2].count, SHARDS * sizeof *test.count);
+    for (int64_t c = 0; c < 25; c++) {
+        char id[32];
+        small_id(c, id);
+        double hash = id_hash(id);
+        assert_int_equal(split_part(&split, id), hash < 0.2 ? PART_VALIDATION : hash >= 0.6 ? PART_TEST : PART_TRAINING);
+    }
+    for (int p = 0; p < 3; p++) selection_release(&part[p]);
+    selection_release(&test);
+    assert_int_equal(selection_new(&test, &survey, world, PART_TEST, &too_wide, &error), STATUS_USAGE);
+    selection_release(&test);
     survey_close(&survey);
 }
 
@@ -282,7 +314,8 @@ static void bands_of_a_star_stay_together(void **state)
     struct survey survey = {.shards = 1, .ranks = comm_size(world), .rank = comm_rank(world), .count = &count, .shard = &shard};
     struct selection selection;
     struct error error = {0};
-    assert_int_equal(selection_new(&selection, &survey, world, PART_VALIDATION, 0.4, &error), STATUS_OK);
+    assert_int_equal(selection_new(&selection, &survey, world, PART_VALIDATION, &(struct split){.validation = 0.4}, &error),
+                     STATUS_OK);
     bool out[STARS * KINDS] = {false};
     int64_t places = survey_owns(&survey, 0) ? selection.count[0] : 0;
     for (int64_t i = 0; i < places; i++) out[selection.curve[0][i]] = true;
@@ -324,6 +357,7 @@ int main(int argc, char **argv)
         WITH_SURVEY(damaged_shards),
         WITH_SURVEY(too_many_ranks),
         WITH_SURVEY(selection_splits_by_id),
+        WITH_SURVEY(the_test_part_is_of_no_training),
         cmocka_unit_test(hash_is_the_documented_one),
         cmocka_unit_test(bands_of_a_star_stay_together),
         cmocka_unit_test(hash_is_uniform),

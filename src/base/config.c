@@ -159,6 +159,10 @@ static bool find_fault(const struct config *config, struct fault *fault)
     if (config_validation_share(config, &share) && !(share >= 0 && share < 1))
         return blame(fault, "data.validation", NULL,
                      "data.validation must be a share of 0 to under 1 or a survey's folder, not %s", config->data.validation);
+    if (config_validation_share(config, &share) && share + config->data.test >= 1)
+        return blame(fault, "data.test", "data.validation",
+                     "data.validation and data.test leave nothing to train on: %g + %g must be under 1", share,
+                     config->data.test);
     const struct model_config *model = &config->model;
     if (model->heads < 1 || model->width % model->heads)
         return blame(fault, "model.width", "model.heads", "model.heads must divide model.width, and %d does not divide %d",

@@ -48,6 +48,7 @@ struct config {
         char validation[CONFIG_TEXT]; /* a survey folder, or the share of curves held out ("0.1"), or "" for none */
         int window;                   /* steps */
         double memory_gb;
+        double test;                /* share of the curves kept for tests, neither trained on nor validated with */
         int64_t validation_windows; /* windows a light curve gives to a validation at most, 0 = all */
     } data;
     struct model_config model;

@@ -31,6 +31,8 @@ const struct key config_keys[] = {
      .help = "survey to train on, a folder made by astromer ingest or synth"},
     {"data.validation", KEY_TEXT, AT(data.validation), "0.1",
      .help = "share of the light curves held out by a hash of their id, or the folder of a survey to validate on, or \"\" for none"},
+    {"data.test", KEY_NUMBER, AT(data.test), "0", .maximum = 1,
+     .help = "share of the light curves kept for later tests: neither trained on nor validated with (by the same hash)"},
     {"data.window", KEY_INT, AT(data.window), "200", .minimum = 1, .maximum = 4096, .unit = "steps",
      .help = "observations of a light curve that the model sees at once"},
     {"data.memory_gb", KEY_NUMBER, AT(data.memory_gb), "8", .maximum = 1e6, .unit = "GB",

@@ -277,7 +277,7 @@ static int prepare(struct embedder *e, const struct operands *operands, struct e
     int64_t memory_bytes = (int64_t)(e->model.config.data.memory_gb * 1e9 / comm_local_size(e->comm));
     if (vet(VET_SURVEY, e->survey_path, e->comm, error) ||
         survey_open(&e->survey, e->survey_path, e->comm, memory_bytes, error) ||
-        selection_new(&e->selection, &e->survey, e->comm, PART_ALL, 0, error) || check_out(e, error) || number_rows(e, error))
+        selection_new(&e->selection, &e->survey, e->comm, PART_ALL, NULL, error) || check_out(e, error) || number_rows(e, error))
         return error->status;
     return make_file(e, error);
 }

@@ -21,16 +21,17 @@ struct evaluate_options {
     int64_t windows_per_curve;
 };
 
-static const char *const subsets[] = {"all", "training", "validation", NULL};
+static const char *const subsets[] = {"all", "training", "validation", "test", NULL};
 
 static int open_subset(struct selection *selection, const struct survey *survey, const struct config *config, int subset,
                        struct comm *comm, struct error *error)
 {
-    double share = 0;
-    if (subset != PART_ALL && (!config_validation_share(config, &share) || share == 0))
-        return error_set(error, STATUS_USAGE, "--subset %s: the checkpoint's run held out no share of its survey",
+    struct split split = split_of(config);
+    bool nothing = subset == PART_VALIDATION ? split.validation == 0 : subset == PART_TEST ? split.test == 0 : false;
+    if (nothing)
+        return error_set(error, STATUS_USAGE, "--subset %s: the checkpoint's run held out no share of its survey for it",
                          subsets[subset]);
-    if (selection_new(selection, survey, comm, (enum part)subset, share, error)) return error->status;
+    if (selection_new(selection, survey, comm, (enum part)subset, &split, error)) return error->status;
     if (selection->total == 0) return error_set(error, STATUS_FAILED, "%s: no light curves to evaluate", survey->path);
     return STATUS_OK;
 }
@@ -136,7 +137,7 @@ int command_evaluate(struct comm *comm, int argc, char **argv, struct error *err
          .value = &o.subset,
          .argument = "PART",
          .choices = subsets,
-         .help = "of the run's own survey: all (default), training, or validation, the share held out"},
+         .help = "of the run's own survey: all (default), training, or a share held out: validation or test"},
         {.name = "--full-windows",
          .kind = OPTION_FLAG,
          .value = &o.full,

@@ -243,18 +243,34 @@ static double star_hash(const char *id)
     return id_hash(star);
 }
 
-static bool selected(const struct shard *shard, int64_t curve, enum part part, double share)
+struct split split_of(const struct config *config)
 {
-    if (part == PART_ALL) return true;
-    return (star_hash(shard->id[curve]) < share) == (part == PART_VALIDATION);
+    struct split split = {.test = config->data.test};
+    double share;
+    if (config_validation_share(config, &share)) split.validation = share;
+    return split;
 }
 
-int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part, double share,
-                  struct error *error)
+enum part split_part(const struct split *split, const char *id)
+{
+    double hash = star_hash(id);
+    if (hash < split->validation) return PART_VALIDATION;
+    return hash >= 1 - split->test ? PART_TEST : PART_TRAINING;
+}
+
+static bool split_is_sound(const struct split *split)
+{
+    return split->validation >= 0 && split->test >= 0 && split->validation + split->test <= 1;
+}
+
+int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part,
+                  const struct split *split, struct error *error)
 {
     *selection = (struct selection){.survey = survey};
-    if (part != PART_ALL && !(share >= 0 && share <= 1))
-        return error_set(error, STATUS_USAGE, "a share of %g of the light curves for validation is not between 0 and 1", share);
+    if (part != PART_ALL && !split_is_sound(split))
+        return error_set(error, STATUS_USAGE,
+                         "%g of the light curves for validation and %g for tests are not shares of one whole", split->validation,
+                         split->test);
     selection->count = memory_zeroed((size_t)survey->shards, sizeof *selection->count, "a selection");
     selection->curve = memory_zeroed((size_t)survey->shards, sizeof *selection->curve, "a selection");
     for (int s = survey->rank; s < survey->shards; s += survey->ranks) {
@@ -262,7 +278,7 @@ int selection_new(struct selection *selection, const struct survey *survey, stru
         int64_t count = 0;
         selection->curve[s] = memory_new((size_t)shard->count, sizeof **selection->curve, "a selection");
         for (int64_t c = 0; c < shard->count; c++)
-            if (selected(shard, c, part, share)) selection->curve[s][count++] = (int32_t)c;
+            if (part == PART_ALL || split_part(split, shard->id[c]) == part) selection->curve[s][count++] = (int32_t)c;
         selection->count[s] = count;
     }
     comm_sum_int64(comm, selection->count, survey->shards);

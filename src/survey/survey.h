@@ -5,6 +5,7 @@
 #ifndef ASTROMER_SURVEY_SURVEY_H
 #define ASTROMER_SURVEY_SURVEY_H
 
+#include "base/config.h"
 #include "comm/comm.h"
 #include "survey/shard.h"
 
@@ -28,19 +29,30 @@ int survey_open(struct survey *survey, const char *path, struct comm *comm, int6
 void survey_close(struct survey *survey);
 bool survey_owns(const struct survey *survey, int shard);
 
-/* Part of a survey's curves. `share` of the curves (by a hash of the id, so the same stars whatever the survey's layout, and a
- * MACHO star in both bands as one) are the validation part. */
-enum part { PART_ALL, PART_TRAINING, PART_VALIDATION };
+/* The shares of a survey's light curves that no training sees: the validation part, which chooses the best epoch, and the test
+ * part, which chooses nothing. By a hash of the id, so the same stars whatever the survey's layout, and a MACHO star in both
+ * bands as one; the test part does not move when the validation part grows. */
+struct split {
+    double validation, test; /* each >= 0, together <= 1 */
+};
+/* data.validation (0 where it is another survey) and data.test. */
+struct split split_of(const struct config *config);
+
+enum part { PART_ALL, PART_TRAINING, PART_VALIDATION, PART_TEST };
+/* Where a light curve falls: PART_TRAINING, PART_VALIDATION or PART_TEST. */
+enum part split_part(const struct split *split, const char *id);
+
+/* Part of a survey's curves. */
 struct selection {
     const struct survey *survey;
     int64_t *count;  /* S: selected curves of every shard, all shards */
     int32_t **curve; /* S: for owned shards, places of the selected curves in the shard, ascending; else NULL */
     int64_t total;
 };
-/* Collective over comm (counts of every shard are shared). A share outside [0, 1] is STATUS_USAGE. The survey must outlive the
- * selection; selection_release is fine on a zeroed struct. */
-int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part, double share,
-                  struct error *error);
+/* Collective over comm (counts of every shard are shared). split may be NULL for PART_ALL; shares out of bounds are
+ * STATUS_USAGE. The survey must outlive the selection; selection_release is fine on a zeroed struct. */
+int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part,
+                  const struct split *split, struct error *error);
 void selection_release(struct selection *selection);
 /* In [0, 1): FNV-1a 64 of the id's bytes, finalised by the SplitMix64 mixer, its high 53 bits times 2^-53. */
 double id_hash(const char *id);

@@ -56,31 +56,29 @@ static int open_log(struct run *run, struct error *error)
     return STATUS_OK;
 }
 
-static int open_validation(struct run *run, int64_t memory_bytes, double share, struct error *error)
+static int open_validation(struct run *run, int64_t memory_bytes, struct error *error)
 {
     const struct config *config = run->config;
-    if (share > 0) {
+    struct split split = split_of(config);
+    double share;
+    if (split.validation > 0) {
         run->validates = true;
-        return selection_new(&run->validation, &run->survey, run->comm, PART_VALIDATION, share, error);
+        return selection_new(&run->validation, &run->survey, run->comm, PART_VALIDATION, &split, error);
     }
-    if (!config->data.validation[0] || share == 0) return STATUS_OK;
+    if (config_validation_share(config, &share)) return STATUS_OK;
     run->validates = true;
     if (survey_open(&run->validation_survey, config->data.validation, run->comm, memory_bytes, error)) return error->status;
-    return selection_new(&run->validation, &run->validation_survey, run->comm, PART_ALL, 0, error);
+    return selection_new(&run->validation, &run->validation_survey, run->comm, PART_ALL, NULL, error);
 }
 
 static int open_surveys(struct run *run, struct error *error)
 {
     const struct config *config = run->config;
     int64_t memory_bytes = (int64_t)(config->data.memory_gb * 1e9 / comm_local_size(run->comm));
-    double share = -1; /* data.validation is a survey */
-    bool is_share = config_validation_share(config, &share);
-    if (!is_share) share = -1;
+    struct split split = split_of(config);
     if (survey_open(&run->survey, config->data.survey, run->comm, memory_bytes, error)) return error->status;
-    if (selection_new(&run->training, &run->survey, run->comm, share > 0 ? PART_TRAINING : PART_ALL, share > 0 ? share : 0,
-                      error))
-        return error->status;
-    if (open_validation(run, memory_bytes, share, error)) return error->status;
+    if (selection_new(&run->training, &run->survey, run->comm, PART_TRAINING, &split, error)) return error->status;
+    if (open_validation(run, memory_bytes, error)) return error->status;
     if (run->training.total == 0) return error_set(error, STATUS_FAILED, "%s: no light curves to train on", config->data.survey);
     if (run->validates && run->validation.total == 0)
         return error_set(error, STATUS_FAILED,
@@ -134,6 +132,10 @@ static void note_changes(struct run *run, const struct config *saved)
         progress_line(&run->progress,
                       "note: data.validation was %s and is %s now: light curves held out before may be trained on",
                       saved->data.validation, now->data.validation);
+    if (now->data.test != saved->data.test)
+        progress_line(&run->progress,
+                      "note: data.test was %g and is %g now: light curves kept for tests before may be trained on",
+                      saved->data.test, now->data.test);
     if (now->train.seed != saved->train.seed)
         progress_line(&run->progress, "note: train.seed was %lld and is %lld now", (long long)saved->train.seed,
                       (long long)now->train.seed);
