@@ -160,13 +160,14 @@ struct attention_gradient {
     void *d_Q, *d_K, *d_V; /* B L x D, stride of Q, overwritten */
 };
 
-/* Y = LayerNorm(dropout(a) + b), epsilon 1e-6, over D. b may be NULL. Y must not overlap a or b: backward reads them. */
+/* Y = LayerNorm(dropout(a) + b) over D. b may be NULL. Y must not overlap a or b: backward reads them. */
 struct add_norm {
     int64_t T;
     int D;
     const void *a, *b;
     int64_t a_stride, b_stride;
     struct dropout dropout;
+    double epsilon; /* 0: the encoder's, 1e-6 */
     const float *gain, *bias;
     void *Y; /* T x D, dense */
     const float *wanted;
@@ -209,6 +210,90 @@ struct pool {
     int64_t pooled_stride;
 };
 
+/* d_X: zero on padding. The maximum's gradient goes to the first observation that has it. */
+struct pool_gradient {
+    const float *d_pooled; /* B x D, stride of pooled */
+    void *d_X;             /* B L x D */
+    bool add;              /* d_X is accumulated into, else overwritten */
+};
+
+/* The parts of classifiers (astromer.md "Downstream"); S stages: the input embedding and each block's output; C classes. */
+
+/* E = sum_s softmax(gamma)_s P_s / S, over the stages of each window; with gamma NULL, S is 1 and E is P. */
+struct mix {
+    int B, S, D;
+    const float *P;     /* B x S x D */
+    const float *gamma; /* S, or NULL */
+    void *E;            /* B x D, overwritten */
+};
+struct mix_gradient {
+    const void *d_E; /* B x D */
+    float *d_P;      /* B x S x D, overwritten; NULL: not wanted */
+    float *d_gamma;  /* S, accumulated into; NULL with gamma NULL */
+};
+
+/* Dot-product attention without projections and without a scale, over the real observations of a window. token NULL: every
+ * observation is a query, and the outputs are averaged. Else the token is put before the observations, and its own output is the
+ * result: sum_j softmax_j(token . x_j) x_j with x_0 = token. */
+struct attend {
+    int B, L, D;
+    const void *X;         /* B L x D */
+    const int32_t *length; /* B; 0: zeros without token, the token itself with it */
+    const float *token;    /* D, or NULL */
+    float *pooled;         /* B x D, overwritten */
+};
+struct attend_gradient {
+    const float *d_pooled; /* B x D */
+    void *d_X;             /* B L x D, overwritten, 0 on padding; NULL: not wanted */
+    float *d_token;        /* D, accumulated into; NULL with token NULL */
+};
+
+/* The windows without an encoder: Y = (magnitude minus the mean over the window's real observations, time), 0 on padding. */
+struct raw_input {
+    const struct device_windows *windows;
+    void *Y; /* B L x 2, overwritten */
+};
+
+/* GRU (Cho et al. 2014, with the reset gate after the product, as Keras has it), over a window's real observations from state 0;
+ * z, r, c the three thirds of x = x_gates and u = h W + b:
+ *     z = sigmoid(x_z + u_z), r = sigmoid(x_r + u_r), c = tanh(x_c + r u_c), h' = z h + (1 - z) c
+ * and h' = h on padding. States are float32 whatever the precision: a state that changes little each step must not be rounded. */
+struct gru {
+    int B, L, H;
+    const void *x_gates;   /* B L x 3 H: input W + b */
+    const int32_t *length; /* B */
+    const float *weight;   /* H x 3 H */
+    const float *bias;     /* 3 H */
+    float *states;         /* B L x H, overwritten */
+    void *u_gates;         /* B L x 3 H, overwritten: what backward needs of u; NULL: no backward follows */
+    void *last;            /* B x H, overwritten: the state after the last observation; 0 for a window of length 0 */
+};
+struct gru_gradient {
+    const void *d_last;       /* B x H */
+    void *d_x_gates;          /* B L x 3 H, overwritten, 0 on padding */
+    float *d_weight, *d_bias; /* accumulated into */
+};
+
+/* y = max(y, 0) in place; backward: d_y = 0 where y is 0, in place. */
+struct relu {
+    int64_t count;
+    void *y;
+};
+
+/* p = softmax(logits), and the cross-entropy -log p[label]. */
+struct cross_entropy {
+    int B, C;
+    const void *logits;   /* B x C */
+    const int32_t *label; /* B; -1: room filled up, which adds nothing */
+    float *probability;   /* B x C, overwritten */
+    float *totals;        /* TOTALS numbers, accumulated into: TOTAL_ERROR of -log p, TOTAL_PLAIN_ERROR of windows whose largest p
+                           * is their label's, TOTAL_WINDOWS; NULL: not wanted */
+};
+/* Gradient of the sum of the cross-entropies. */
+struct cross_entropy_gradient {
+    void *d_logits; /* B x C, overwritten; 0 where the label is -1 */
+};
+
 /* What is new in each step; lives in device memory, so that a recorded step can read it. */
 struct step_input {
     double learning_rate;
@@ -226,8 +311,12 @@ struct step_state {
     int32_t stop, save;   /* ranks that were asked to stop, that want a checkpoint */
     int32_t applied;      /* 0: the step was skipped because the loss or the norm was not finite */
 };
+/* The loss from the sums over the global batch: a root of the mean (windows' errors), or the mean (cross-entropies; then
+ * plain_rmse is the share of windows that TOTAL_PLAIN_ERROR counts). */
+enum batch_loss { LOSS_ROOT_MEAN, LOSS_MEAN };
 /* From the summed gradient of sum e_i and the totals: the new step_state. */
 struct step_finish {
+    int loss; /* enum batch_loss; factor is 1 / (2 B loss), or 1 / B */
     int64_t N;
     const float *gradient; /* N */
     const float *totals;   /* TOTALS */
@@ -302,6 +391,19 @@ struct device_operations {
     void (*readout_forward)(struct device *device, const struct readout *readout);
     void (*readout_backward)(struct device *device, const struct readout *readout, const struct readout_gradient *gradient);
     void (*pool_forward)(struct device *device, const struct pool *pool);
+    void (*pool_backward)(struct device *device, const struct pool *pool, const struct pool_gradient *gradient);
+    void (*mix_forward)(struct device *device, const struct mix *mix);
+    void (*mix_backward)(struct device *device, const struct mix *mix, const struct mix_gradient *gradient);
+    void (*attend_forward)(struct device *device, const struct attend *attend);
+    void (*attend_backward)(struct device *device, const struct attend *attend, const struct attend_gradient *gradient);
+    void (*raw_input)(struct device *device, const struct raw_input *raw);
+    void (*gru_forward)(struct device *device, const struct gru *gru);
+    void (*gru_backward)(struct device *device, const struct gru *gru, const struct gru_gradient *gradient);
+    void (*relu_forward)(struct device *device, const struct relu *relu);
+    void (*relu_backward)(struct device *device, const struct relu *relu, void *d_y);
+    void (*cross_entropy_forward)(struct device *device, const struct cross_entropy *entropy);
+    void (*cross_entropy_backward)(struct device *device, const struct cross_entropy *entropy,
+                                   const struct cross_entropy_gradient *gradient);
     /* Numbers rounded to bfloat16, and bfloat16 as numbers, for sums between GPUs: `count` of them, on `stream`, which may be
      * another than the device's. NULL where the device has no stream. */
     void (*to_wire)(struct device *device, void *stream, const float *values, void *wire, int64_t count);

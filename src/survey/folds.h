@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Folds: which labelled light curves of a survey a classifier learns from and is judged on (astromer.md "Downstream"). One small
+ * file, made once from a seed, that every later command takes, so that all methods see the same stars.
+ *
+ * File format (HDF5, version 1). Attributes: `format_version`, `kind` "folds", `survey_id`, `survey` (its name), `seed`, `folds`,
+ * `samples` (per class, ascending), `classes` (names; a label is an index into them), `left_out` (classes under the minimum
+ * size). A table of the light curves that any fold uses: datasets `curve` (i64, index in the survey), `id` (string), `label`
+ * (i32). Then per fold k `fold0/test`, `fold0/validation`, and for each number n of samples `fold0/training-20`: rows (i64) of
+ * the table. Training rows repeat where a class had fewer than n; test and validation rows never do. Every dataset has a `crc32`.
+ */
+#ifndef ASTROMER_SURVEY_FOLDS_H
+#define ASTROMER_SURVEY_FOLDS_H
+
+#include "survey/survey.h"
+
+struct fold_set {
+    int64_t count;
+    int64_t *row; /* of the table of light curves */
+};
+struct fold {
+    struct fold_set test, validation;
+    struct fold_set *training; /* one for each number of samples */
+};
+struct folds {
+    char *survey_id, *survey_name;
+    int64_t seed;
+    int class_count;
+    char **classes;
+    int left_out_count;
+    char **left_out; /* "Beta Cephei (7)" */
+    int sample_counts;
+    int64_t *samples; /* per class, ascending */
+    int fold_count;
+    struct fold *fold;
+    int64_t stars;  /* rows of the table */
+    int64_t *curve; /* index in the survey */
+    int32_t *label; /* in classes */
+    char **id;
+    char *id_text; /* the memory behind id */
+};
+
+struct folds_options {
+    int folds;              /* k */
+    const int64_t *samples; /* per class, ascending */
+    int sample_counts;
+    int64_t test, validation; /* per class at most */
+    int64_t least;            /* classes with fewer light curves are left out */
+    int64_t seed;
+    const struct split *split; /* NULL, or: test stars are of its test part, and no others */
+};
+
+/* Draws the folds. Each fold divides every class anew: the test set takes `test` stars, or what can be spared: of a class too
+ * small for all it takes at most three tenths, and validation a tenth. With a split the test set takes up to `test` stars of its
+ * test part, and the rest of that part is used nowhere. Training sets are nested where the class is large enough: 20 are the
+ * first of 100; a class with too few is drawn with replacement. Light curves of one star (MACHO's bands) fall on one side. A
+ * function of the survey's ids and labels, the options and the seed. survey: opened with all shards owned (a group of one
+ * rank). Not collective. folds_release is fine on a zeroed struct. */
+int folds_make(struct folds *folds, const struct survey *survey, const struct folds_options *options, struct error *error);
+int folds_write(const struct folds *folds, const char *path, struct error *error);
+/* Reads and checks everything: rows within the table, labels within the classes, sums; nothing in a file is trusted. */
+int folds_read(struct folds *folds, const char *path, struct error *error);
+/* Whether these are folds of that survey: the same id at each curve's index (all shards owned). */
+int folds_check_survey(const struct folds *folds, const char *path, const struct survey *survey, struct error *error);
+void folds_release(struct folds *folds);
+/* The place of a number of samples in folds->samples; -1 and an error naming those that there are. */
+int folds_find_samples(const struct folds *folds, const char *path, int64_t samples, struct error *error);
+
+#endif
