@@ -8,6 +8,7 @@
 
 #include "device/device.h"
 #include "model/parameters.h"
+#include "model/window_memory.h"
 
 /* The activations of one block (device.h says of what numbers); T = B L rows. */
 struct block_activations {
@@ -34,16 +35,6 @@ struct encoder {
     int64_t *no_curve;           /* on the host, capacity: -1 */
     void *arena;
     size_t arena_bytes;
-};
-
-/* Windows on the host, as a loader makes them: time (days, centred), magnitude, error: B x L, 0 on padding; length, start, curve:
- * B. */
-struct host_windows {
-    int B;
-    const double *time;
-    const float *magnitude, *error;
-    const int32_t *length, *start;
-    const int64_t *curve;
 };
 
 /* The steps whose outputs (the blocks', the reconstruction) somebody reads after a pass. The others may hold anything. */
@@ -92,6 +83,13 @@ void encoder_forward(struct encoder *encoder, const float *parameters, const str
  * N + TOTALS, since the totals stand behind the gradient. Enqueues. */
 void encoder_backward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *gradient,
                       bucket_filled *filled, void *context);
+/* Called for stage M (the last block's output) down to 0 (the input embedding): overwrites encoder->d_X with the gradient of this
+ * stage, or with `add` adds to it (nothing, where the loss does not read the stage). Enqueues. */
+typedef void stage_gradient(void *context, struct encoder *encoder, int stage, bool add);
+/* Gradient of another loss than the readout's, one that reads the stages of the last forward (same pass, one that reads all
+ * observations), accumulated into gradient (N); the readout's stays as it is. Enqueues. */
+void encoder_backward_stages(struct encoder *encoder, const float *parameters, const struct pass *pass, float *gradient,
+                             stage_gradient *add_stage, void *context);
 /* The softmax weights of one block of the last forward, one of READ_ALL; B x H x L x L in device memory. */
 void encoder_attention(struct encoder *encoder, int block, float *weights);
 

@@ -12,7 +12,15 @@
 #include "base/config.h"
 
 enum { PARAMETER_NAME_BYTES = 48 };
-enum initialiser { INITIALISE_ZERO, INITIALISE_ONE, INITIALISE_GLOROT };
+/* SHARE: 1 / columns. NORMAL: standard deviation 0.02. ORTHOGONAL: rows of unit length at right angles. */
+enum initialiser {
+    INITIALISE_ZERO,
+    INITIALISE_ONE,
+    INITIALISE_GLOROT,
+    INITIALISE_SHARE,
+    INITIALISE_NORMAL,
+    INITIALISE_ORTHOGONAL
+};
 
 struct parameter {
     char name[PARAMETER_NAME_BYTES]; /* "block0.query.weight" */
