@@ -75,6 +75,20 @@ struct config {
         double rank_timeout_seconds; /* 0 = off */
     } train;
     struct {
+        int64_t batch, epochs, patience;
+        double learning_rate, encoder_learning_rate;
+        int64_t seed;
+    } classify; /* training of classifier heads */
+    struct {
+        char dir[CONFIG_TEXT];
+        char checkpoint[CONFIG_TEXT];
+        char surveys[CONFIG_TEXT]; /* folders, with commas between */
+        char samples[CONFIG_TEXT]; /* numbers, the same */
+        char heads[CONFIG_TEXT];   /* names, the same */
+        int64_t folds, test, validation, least, seed;
+        bool unseen, finetune, train_encoder;
+    } experiment; /* the grid of classifiers */
+    struct {
         double every_seconds; /* 0 = off */
         int64_t every_epochs; /* 0 = off */
         int64_t keep;
