@@ -165,7 +165,8 @@ static const char about[] =
 static const char more[] =
     "Heads: skip (mean of every block, weighted), avg, max (of the last block), att_avg, att_cls (attention over it); baselines\n"
     "without an encoder: base_avgpool, base_gru, raw_gru.\n"
-    "KEY=VALUE: device, precision, threads, data.memory_gb, classify.* (astromer help config); without a checkpoint also model.width,\n"
+    "KEY=VALUE: device, precision, threads, data.memory_gb, classify.* (astromer help config); without a checkpoint also "
+    "model.width,\n"
     "model.pe_base and data.window.\n"
     "Example:\n"
     "  astromer classify --checkpoint best.h5 --survey surveys/alcock --folds alcock-folds.h5 --fold 0 --samples 20 --head skip\n"
@@ -189,14 +190,11 @@ int command_classify(struct comm *comm, int argc, char **argv, struct error *err
         {"--json", OPTION_FLAG, &c.json, NULL, "one JSON line instead of text", false, 0, 0, NULL},
         {0},
     };
-    const struct usage usage = {"classify",
-                                "--survey SURVEY --folds FOLDS.h5 --samples N --head HEAD [OPTION ...] [KEY=VALUE ...]",
-                                about,
-                                table,
-                                "KEY=VALUE",
-                                0,
-                                -1,
-                                more};
+    const struct usage usage = {
+        "classify",  "--survey SURVEY --folds FOLDS.h5 --samples N --head HEAD [OPTION ...] [KEY=VALUE ...]",
+        about,       table,
+        "KEY=VALUE", 0,
+        -1,          more};
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
     if (head_uses_encoder(c.head) && !c.checkpoint)
         return error_set(error, STATUS_USAGE, "classify: head %s reads an encoder; give --checkpoint FILE", head_names[c.head]);

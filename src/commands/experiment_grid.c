@@ -102,8 +102,7 @@ static int read_surveys(struct grid *grid, struct error *error)
 int grid_read(struct grid *grid, const struct config *config, struct error *error)
 {
     *grid = (struct grid){.config = config};
-    if (!config->experiment.dir[0])
-        return error_set(error, STATUS_USAGE, "experiment.dir is not set: the folder of the results");
+    if (!config->experiment.dir[0]) return error_set(error, STATUS_USAGE, "experiment.dir is not set: the folder of the results");
     if (read_heads(grid, error) || read_sample_counts(grid, error) || read_surveys(grid, error)) return error->status;
     bool encoder = false;
     for (int kind = 0; kind < HEAD_KINDS; kind++) encoder |= head_uses_encoder(kind) && grid->heads >> kind & 1;
@@ -161,8 +160,9 @@ static bool finished(const struct grid *grid, int survey, int samples, int fold,
 
 /* How long a head takes a window, roughly, as measured against each other on a CPU; finetuning and the encoder's passes count as
  * a head of their own. */
-static const double head_cost[HEAD_KINDS] = {[HEAD_SKIP] = 1,         [HEAD_AVG] = 1,      [HEAD_MAX] = 1,     [HEAD_ATT_AVG] = 1,
-                                             [HEAD_ATT_CLS] = 3, [HEAD_BASE_AVGPOOL] = 2, [HEAD_BASE_GRU] = 20, [HEAD_RAW_GRU] = 12};
+static const double head_cost[HEAD_KINDS] = {
+    [HEAD_SKIP] = 1,    [HEAD_AVG] = 1,          [HEAD_MAX] = 1,       [HEAD_ATT_AVG] = 1,
+    [HEAD_ATT_CLS] = 3, [HEAD_BASE_AVGPOOL] = 2, [HEAD_BASE_GRU] = 20, [HEAD_RAW_GRU] = 12};
 static const double encoder_cost = 20;
 
 static double unit_cost(const struct grid *grid, const struct unit *unit)

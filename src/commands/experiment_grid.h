@@ -13,9 +13,9 @@ enum { GRID_FOLDER = 2 * CONFIG_TEXT + 8, GRID_PATH = GRID_FOLDER + 96, SAMPLE_C
 
 /* A labelled survey of the experiment. */
 struct grid_survey {
-    char path[CONFIG_TEXT]; /* of the survey */
+    char path[CONFIG_TEXT];   /* of the survey */
     char folder[GRID_FOLDER]; /* of its results: DIR/NAME */
-    struct survey survey;   /* all shards owned */
+    struct survey survey;     /* all shards owned */
     struct folds folds;
 };
 
@@ -40,8 +40,8 @@ struct unit {
     double cost; /* in no unit, for dealing */
     int rank;    /* that does it */
 };
-/* The units whose cells are not all finished, with the heads that are missing, dealt over the ranks: the costliest first, each to the
- * rank that has least. The same on every rank if the files are. Owned by the caller (memory_free). */
+/* The units whose cells are not all finished, with the heads that are missing, dealt over the ranks: the costliest first, each to
+ * the rank that has least. The same on every rank if the files are. Owned by the caller (memory_free). */
 struct unit *grid_units(const struct grid *grid, int ranks, int *count);
 
 /* DIR/NAME/fold0-n20, and the file of a head in it. */

@@ -202,7 +202,8 @@ static int set_count(hid_t file, const char *path, const char *name, int64_t fil
 static int read_summary(hid_t file, const char *path, int64_t bytes, const struct prediction_origin *origin,
                         struct prediction_summary *s, struct error *error)
 {
-    if (expect_text(file, path, "kind", "predictions", error) || expect_text(file, path, "head", head_names[origin->head], error) ||
+    if (expect_text(file, path, "kind", "predictions", error) ||
+        expect_text(file, path, "head", head_names[origin->head], error) ||
         expect_text(file, path, "encoder", encoder_word(origin), error) ||
         expect_text(file, path, "survey", origin->folds->survey_name, error) ||
         expect_integer(file, path, "fold", origin->fold, error) ||

@@ -238,7 +238,8 @@ static void adam(struct classifier *c, int64_t first, int64_t count, double lear
 static void step(struct classifier *c, const int64_t *window, int64_t count, struct step_state *state)
 {
     const struct device_operations *o = c->device->operations;
-    int64_t rank = comm_rank(c->comm), ranks = comm_size(c->comm), begins = count * rank / ranks, ends = count * (rank + 1) / ranks;
+    int64_t rank = comm_rank(c->comm), ranks = comm_size(c->comm), begins = count * rank / ranks,
+            ends = count * (rank + 1) / ranks;
     float *totals = c->gradient + c->N;
     o->zero(c->device, c->gradient, (size_t)(c->N + TOTALS) * sizeof *c->gradient);
     for (int64_t i = begins; i < ends; i += c->head->capacity) {
@@ -399,11 +400,8 @@ int classify(struct classification *result, const struct classify_data *data, co
              const struct model_config *model, struct encoder *encoder, const float *encoder_parameters, struct device *device,
              struct comm *comm, struct error *error)
 {
-    struct classifier c = {.data = data,
-                           .options = options,
-                           .comm = comm,
-                           .device = device,
-                           .encoder = options->train_encoder ? encoder : NULL};
+    struct classifier c = {
+        .data = data, .options = options, .comm = comm, .device = device, .encoder = options->train_encoder ? encoder : NULL};
     double begins = clock_seconds();
     *result = (struct classification){0};
     if (!begin(&c, model, encoder_parameters, error) && !train(&c, result, error)) tell(&c, result);
@@ -414,9 +412,20 @@ int classify(struct classification *result, const struct classify_data *data, co
 
 void classification_release(struct classification *r)
 {
-    void *parts[] = {r->probability, r->label,          r->prediction,     r->star,  r->row,           r->star_probability,
-                     r->star_label,  r->star_prediction, r->confusion,     r->gamma, r->star_confusion, r->training_loss,
-                     r->validation_loss, r->validation_accuracy};
+    void *parts[] = {r->probability,
+                     r->label,
+                     r->prediction,
+                     r->star,
+                     r->row,
+                     r->star_probability,
+                     r->star_label,
+                     r->star_prediction,
+                     r->confusion,
+                     r->gamma,
+                     r->star_confusion,
+                     r->training_loss,
+                     r->validation_loss,
+                     r->validation_accuracy};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) memory_free(parts[i]);
     *r = (struct classification){0};
 }

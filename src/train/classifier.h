@@ -34,17 +34,17 @@ struct classify_options {
 struct classification {
     int classes;
     int64_t windows, stars;
-    float *probability;            /* windows x C */
-    int32_t *label, *prediction;   /* windows */
-    int64_t *star;                 /* windows: the star's place */
-    int64_t *row;                  /* stars: of the folds' table */
-    float *star_probability;       /* stars x C */
+    float *probability;          /* windows x C */
+    int32_t *label, *prediction; /* windows */
+    int64_t *star;               /* windows: the star's place */
+    int64_t *row;                /* stars: of the folds' table */
+    float *star_probability;     /* stars x C */
     int32_t *star_label, *star_prediction;
     int64_t *confusion, *star_confusion; /* C x C: rows true, columns predicted */
     double macro_f1, accuracy, star_macro_f1, star_accuracy;
-    int gamma_count; /* head skip: M + 1; else 0 */
-    float *gamma;    /* after the softmax */
-    int64_t epochs, best_epoch; /* made; from 0 */
+    int gamma_count;                                               /* head skip: M + 1; else 0 */
+    float *gamma;                                                  /* after the softmax */
+    int64_t epochs, best_epoch;                                    /* made; from 0 */
     double *training_loss, *validation_loss, *validation_accuracy; /* epochs */
     double seconds;
 };

@@ -49,7 +49,8 @@ static int read_encoder(struct shared *s, struct error *error)
 static int open_encoder(struct shared *s, struct encoder **encoder, int64_t most, bool training, struct error *error)
 {
     int L = s->job->config->data.window;
-    int capacity = encoder_choose_capacity(s->device, s->table, (int)(most < WINDOWS_AT_ONCE ? most : WINDOWS_AT_ONCE), L, training);
+    int capacity =
+        encoder_choose_capacity(s->device, s->table, (int)(most < WINDOWS_AT_ONCE ? most : WINDOWS_AT_ONCE), L, training);
     encoder_new(encoder, s->device, s->table, capacity, L, training, error);
     return comm_agree(s->comm, error);
 }

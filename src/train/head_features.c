@@ -104,8 +104,7 @@ static void share(struct features *f, unsigned kinds, struct comm *comm)
             size_t row = row_count(f, pooled_kinds[i]) * sizeof(float);
             comm_broadcast(comm, (char *)*rows_of(f, pooled_kinds[i]) + (size_t)first * row, (size_t)count * row, r);
         }
-        if (f->stage)
-            comm_broadcast(comm, f->stage + (size_t)first * f->stage_bytes, (size_t)count * f->stage_bytes, r);
+        if (f->stage) comm_broadcast(comm, f->stage + (size_t)first * f->stage_bytes, (size_t)count * f->stage_bytes, r);
     }
 }
 

@@ -13,10 +13,10 @@
 struct features {
     int64_t n;
     int S, D, L;
-    float *mean;    /* n x S x D: of the input embedding and each block's output; S = M + 1 */
-    float *maximum; /* n x D: of the last block's output */
-    float *att_avg; /* n x D */
-    char *stage;    /* n x L x D activations: the last block's output itself */
+    float *mean;        /* n x S x D: of the input embedding and each block's output; S = M + 1 */
+    float *maximum;     /* n x D: of the last block's output */
+    float *att_avg;     /* n x D */
+    char *stage;        /* n x L x D activations: the last block's output itself */
     size_t stage_bytes; /* of one window's */
 };
 

@@ -12,11 +12,11 @@
 struct samples {
     struct window_set set; /* windows of all stars, star after star */
     int64_t stars;
-    int64_t *row;          /* stars: of the folds' table, each once */
-    int32_t *label;        /* stars */
-    int64_t *first;        /* stars + 1: each star's first window */
-    int64_t count;         /* items of an epoch */
-    int64_t *item;         /* count: stars, in the order of the fold's set */
+    int64_t *row;   /* stars: of the folds' table, each once */
+    int32_t *label; /* stars */
+    int64_t *first; /* stars + 1: each star's first window */
+    int64_t count;  /* items of an epoch */
+    int64_t *item;  /* count: stars, in the order of the fold's set */
 };
 
 /* Reads the windows of L steps. survey: opened with all shards owned. Not collective. samples_release is fine on a zeroed
