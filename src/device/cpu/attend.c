@@ -5,6 +5,9 @@
  * so that forward needs the scores' product only. Backward: with c_j = d . x_j the gradient of the scores is
  * ds_ij = p_ij (c_j - sum_k p_ik c_k) / n, and x as query, key and value gets (ds + ds^T) X + w d^T.
  *
+ * Products take X without its mean row m, whose rounding errors the differences of softmax would show: with X = Y + 1 m^T the
+ * scores are y_i . y_j + m . y_j and what softmax over j does not see, and (ds + ds^T) X is (ds + ds^T) Y + ds^T 1 m^T.
+ *
  * At bf16 what products read is bfloat16, and rows are filled up with zeros to multiples of 16, as in attention.c. */
 #include <math.h>
 #include <omp.h>
@@ -23,11 +26,12 @@ struct window {
     const float *d; /* D: d_pooled; NULL forward */
     int64_t at;     /* of the window's first element */
     int n, rows;    /* observations, filled up */
-    const void *X;  /* rows x D */
-    void *gathered; /* room for it */
+    void *Y;        /* rows x D: X without its mean, filled up */
+    float *mean;    /* D: m */
     float *scores;  /* rows x rows; with a token 1 + n */
     float *weight;  /* 1 + rows: w */
     float *along;   /* 1 + rows: c */
+    float *shift;   /* 1 + rows: m . y_j; then the sums of ds over the queries */
     void *pairs;    /* rows x rows: ds + ds^T */
     float *result;  /* rows x D */
     float *row;     /* room for a row of any */
@@ -41,7 +45,7 @@ static int filled_up(const struct device *device, int rows)
 static size_t window_scratch(const struct device *device, const struct attend *a)
 {
     size_t L = (size_t)filled_up(device, a->L) + 1, D = (size_t)a->D;
-    return 2 * L * L + 2 * L * D + 3 * L + D;
+    return 2 * L * L + 2 * L * D + 4 * L + 2 * D;
 }
 
 static struct window window_of(struct device *device, const struct attend *a, const float *d_pooled, int b, float *scratch)
@@ -50,9 +54,8 @@ static struct window window_of(struct device *device, const struct attend *a, co
     struct window w = {.cpu = cpu_of(device), .a = a, .d = d_pooled ? d_pooled + (int64_t)b * a->D : NULL, .n = a->length[b]};
     w.at = (int64_t)b * a->L * a->D;
     w.rows = filled_up(device, w.n);
-    w.scores = scratch, w.pairs = scratch + L * L, w.gathered = scratch + 2 * L * L;
-    w.result = scratch + 2 * L * L + L * D, w.weight = w.result + L * D, w.along = w.weight + L, w.row = w.along + L;
-    w.X = activation_at(device, a->X, w.at);
+    w.scores = scratch, w.pairs = scratch + L * L, w.Y = scratch + 2 * L * L, w.result = scratch + 2 * L * L + L * D;
+    w.weight = w.result + L * D, w.along = w.weight + L, w.shift = w.along + L, w.mean = w.shift + L, w.row = w.mean + D;
     return w;
 }
 
@@ -90,27 +93,39 @@ static void softmax(float *scores, int count)
     for (int j = 0; j < count; j++) scores[j] *= scale;
 }
 
-/* X X^T, with X filled up. */
-static void form_scores(struct window *w)
+/* m, Y and its products with m. */
+static void centre(struct window *w)
 {
     const struct device *device = &w->cpu->base;
     int D = w->a->D;
-    if (!are_floats(device)) {
-        memset(w->gathered, 0, (size_t)w->rows * (size_t)D * device->activation_bytes);
-        memcpy(w->gathered, w->X, (size_t)w->n * (size_t)D * device->activation_bytes);
-        w->X = w->gathered;
+    memset(w->mean, 0, (size_t)D * sizeof *w->mean);
+    for (int i = 0; i < w->n; i++) add_scaled(w->mean, 1 / (float)w->n, observation(w, i), D);
+    for (int i = 0; i < w->n; i++) {
+        const float *x = observation(w, i);
+        float *y = place_floats(device, w->Y, (int64_t)i * D, w->row);
+        for (int k = 0; k < D; k++) y[k] = x[k] - w->mean[k];
+        w->shift[i] = (float)dot(w->mean, y, D);
+        keep_floats(device, w->Y, (int64_t)i * D, D, y);
     }
+    memset(activation_at(device, w->Y, (int64_t)w->n * D), 0, (size_t)(w->rows - w->n) * (size_t)D * device->activation_bytes);
+}
+
+static void form_scores(struct window *w)
+{
+    int D = w->a->D;
+    centre(w);
     cpu_multiply(w->cpu, &(struct cpu_product){.transpose_b = true,
                                                .M = w->rows,
                                                .N = w->rows,
                                                .K = D,
                                                .scale = 1,
-                                               .a = w->X,
-                                               .b = w->X,
+                                               .a = w->Y,
+                                               .b = w->Y,
                                                .c = w->scores,
                                                .a_stride = D,
                                                .b_stride = D,
                                                .c_stride = w->rows});
+    for (int i = 0; i < w->n; i++) add_scaled(w->scores + (int64_t)i * w->rows, 1, w->shift, w->n);
 }
 
 /* Rows of scores to softmax weights, and their mean to w->weight. */
@@ -157,13 +172,15 @@ void cpu_attend_forward(struct device *device, const struct attend *a)
     }
 }
 
-/* ds of each row, in place of its weights. */
+/* ds of each row, in place of its weights, and its sums. */
 static void form_score_gradients(struct window *w)
 {
+    memset(w->shift, 0, (size_t)w->n * sizeof *w->shift);
     for (int i = 0; i < w->n; i++) {
         float *p = w->scores + (int64_t)i * w->rows, mean = (float)dot(p, w->along, w->n), share = 1 / (float)w->n;
 #pragma omp simd
         for (int j = 0; j < w->n; j++) p[j] *= (w->along[j] - mean) * share;
+        add_scaled(w->shift, 1, p, w->n);
     }
 }
 
@@ -192,12 +209,13 @@ static void mean_gradient(struct window *w, void *d_X)
                                                .K = w->rows,
                                                .scale = 1,
                                                .a = w->pairs,
-                                               .b = w->X,
+                                               .b = w->Y,
                                                .c = w->result,
                                                .a_stride = w->rows,
                                                .b_stride = D,
                                                .c_stride = D});
     for (int j = 0; j < w->n; j++) {
+        add_scaled(w->result + (int64_t)j * D, w->shift[j], w->mean, D);
         add_scaled(w->result + (int64_t)j * D, w->weight[j], w->d, D);
         keep_floats(&w->cpu->base, d_X, w->at + (int64_t)j * D, D, w->result + (int64_t)j * D);
     }
