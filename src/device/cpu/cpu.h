@@ -79,6 +79,9 @@ void cpu_add_norm_backward(struct device *device, const struct add_norm *norm, c
 void cpu_readout_forward(struct device *device, const struct readout *readout);
 void cpu_readout_backward(struct device *device, const struct readout *readout, const struct readout_gradient *gradient);
 void cpu_pool_forward(struct device *device, const struct pool *pool);
+void cpu_raw_input(struct device *device, const struct raw_input *raw);
+void cpu_gru_forward(struct device *device, const struct gru *gru);
+void cpu_gru_backward(struct device *device, const struct gru *gru, const struct gru_gradient *gradient);
 void cpu_step_finish(struct device *device, const struct step_finish *finish);
 void cpu_adam(struct device *device, const struct adam *adam);
 

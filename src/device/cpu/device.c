@@ -134,6 +134,9 @@ static const struct device_operations operations = {
     .readout_forward = cpu_readout_forward,
     .readout_backward = cpu_readout_backward,
     .pool_forward = cpu_pool_forward,
+    .raw_input = cpu_raw_input,
+    .gru_forward = cpu_gru_forward,
+    .gru_backward = cpu_gru_backward,
     .step_finish = cpu_step_finish,
     .adam = cpu_adam,
 };
