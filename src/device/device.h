@@ -265,7 +265,7 @@ struct gru {
     const float *weight;   /* H x 3 H */
     const float *bias;     /* 3 H */
     float *states;         /* B L x H, overwritten */
-    void *u_gates;         /* B L x 3 H, overwritten: what backward needs of u; NULL: no backward follows */
+    void *u_gates;         /* B L x 3 H, overwritten: what backward needs of u, and clobbers; NULL: no backward follows */
     void *last;            /* B x H, overwritten: the state after the last observation; 0 for a window of length 0 */
 };
 struct gru_gradient {
