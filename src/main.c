@@ -11,6 +11,7 @@ const struct command command_table[] = {
     {"pretrain", command_pretrain, "train the encoder on a survey, one rank a share of the cores; stops and resumes anywhere"},
     {"evaluate", command_evaluate, "how well a checkpoint fills in the magnitudes of a survey"},
     {"embed", command_embed, "a vector for every window of a survey, in one HDF5 file"},
+    {"neighbours", command_neighbours, "the light curves most like given ones, by their embeddings"},
     {"info", command_info, "what a survey, a shard, a checkpoint or a run's folder is, and whether it is whole"},
     {"check", command_check, "recompute golden files on a device: the self-test of a new machine"},
     {"help", command_help, "this overview, a command's options, the keys of a config"},

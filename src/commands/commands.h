@@ -26,6 +26,7 @@ int command_synth(struct comm *comm, int argc, char **argv, struct error *error)
 int command_pretrain(struct comm *comm, int argc, char **argv, struct error *error);
 int command_evaluate(struct comm *comm, int argc, char **argv, struct error *error);
 int command_embed(struct comm *comm, int argc, char **argv, struct error *error);
+int command_neighbours(struct comm *comm, int argc, char **argv, struct error *error);
 int command_check(struct comm *comm, int argc, char **argv, struct error *error);
 int command_info(struct comm *comm, int argc, char **argv, struct error *error);
 

@@ -5,12 +5,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/memory.h"
 #include "base/progress.h"
 #include "commands/commands.h"
 #include "commands/embedding_file.h"
+#include "commands/files.h"
 #include "commands/loaded_model.h"
 #include "commands/options.h"
 #include "commands/vet.h"
@@ -63,18 +63,12 @@ static int number_rows(struct embedder *e, struct error *error)
                      survey->path, e->model.config.data.window);
 }
 
-static bool same_file(const char *a, const char *b)
-{
-    struct stat first, second;
-    return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
-
 /* The output would take the place of its own input. Each rank looks at its own shards. */
 static int check_out(const struct embedder *e, struct error *error)
 {
-    const char *input = same_file(e->out, e->checkpoint) ? e->checkpoint : NULL;
+    const char *input = files_same(e->out, e->checkpoint) ? e->checkpoint : NULL;
     for (int s = e->survey.rank; s < e->survey.shards; s += e->survey.ranks)
-        if (same_file(e->out, e->survey.shard[s].path)) input = e->survey.shard[s].path;
+        if (files_same(e->out, e->survey.shard[s].path)) input = e->survey.shard[s].path;
     if (input)
         error_set(error, STATUS_USAGE, "embed: --out %s would overwrite %s, which is read; name another file", e->out, input);
     return comm_agree(e->comm, error);

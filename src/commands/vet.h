@@ -9,7 +9,8 @@
 
 #include "comm/comm.h"
 
-/* VET_FILE: a shard, checkpoint or golden file; VET_SURVEY: the shards of a folder; VET_RUN: the checkpoints in a run's folder.
+/* VET_FILE: a shard, checkpoint, golden file or file of embeddings; VET_SURVEY: the shards of a folder; VET_RUN: the checkpoints
+ * in a run's folder.
  */
 enum vet_kind { VET_FILE, VET_SURVEY, VET_RUN };
 
