@@ -103,7 +103,8 @@ class Found(Neighbours):
         made.write(self.folder / "e.h5")
         for ranks in (None, 3):
             rows = self.json("--ids", made.ids[6], "--k", 39, "--by", "window", ranks=ranks)
-            self.assertEqual([row["neighbour"] for row in rows], [made.ids[c] for c in (*range(0, 6, 2), *range(8, 40, 2), *range(1, 40, 2))])
+            wanted = (*range(0, 6, 2), *range(8, 40, 2), *range(1, 40, 2))
+            self.assertEqual([row["neighbour"] for row in rows], [made.ids[c] for c in wanted])
 
     def test_many_that_float32_cannot_tell_apart(self):
         """More light curves, windows and queries than go through at once, and cosines that differ in the tenth digit."""
@@ -116,7 +117,8 @@ class Found(Neighbours):
         self.assertEqual(len(rows), 5 * len(queries))
         for i, q in enumerate(queries[::25]):
             wanted = made.nearest(q, 5, "curve")
-            np.testing.assert_allclose([row["cosine"] for row in rows[125 * i:125 * i + 5]], [cosine for _, cosine in wanted], rtol=0, atol=1e-14)
+            found = [row["cosine"] for row in rows[125 * i:125 * i + 5]]
+            np.testing.assert_allclose(found, [cosine for _, cosine in wanted], rtol=0, atol=1e-14)
         by_id = {name: c for c, name in enumerate(made.ids)}
         unit, whose = made.vectors("curve")
         unit = dict(zip(whose, unit))
@@ -183,7 +185,8 @@ class Refused(Neighbours):
     def test_ids(self):
         for ranks in (None, 2, 3):
             self.refused(2, "no light curve 'étoile-0012y', did you mean étoile-0012", "--ids", "étoile-0012y", ranks=ranks)
-            self.refused(2, "no light curve 'Mira' (nor 1 more of the list); its ids look like étoile-0000", "--ids", "Mira,SN", ranks=ranks)
+            self.refused(2, "no light curve 'Mira' (nor 1 more of the list); its ids look like étoile-0000", "--ids", "Mira,SN",
+                         ranks=ranks)
         self.refused(2, "names no light curve", "--ids", " , ")
         self.refused(1, "nowhere.txt", "--ids", "@nowhere.txt")
         none = self.made.ids[int(np.argmax(self.made.counts == 0))]
