@@ -13,6 +13,7 @@ const struct command command_table[] = {
     {"embed", command_embed, "a vector for every window of a survey, in one HDF5 file"},
     {"classify", command_classify, "train a classifier on a fold of a labelled survey and judge it"},
     {"folds", command_folds, "which stars of a labelled survey a classifier learns from and is judged on, in one small file"},
+    {"neighbours", command_neighbours, "the light curves most like given ones, by their embeddings"},
     {"info", command_info, "what a survey, a shard, a checkpoint or a run's folder is, and whether it is whole"},
     {"check", command_check, "recompute golden files on a device: the self-test of a new machine"},
     {"help", command_help, "this overview, a command's options, the keys of a config"},

@@ -29,6 +29,7 @@ int command_embed(struct comm *comm, int argc, char **argv, struct error *error)
 int command_classify(struct comm *comm, int argc, char **argv, struct error *error);
 int command_experiment(struct comm *comm, int argc, char **argv, struct error *error);
 int command_folds(struct comm *comm, int argc, char **argv, struct error *error);
+int command_neighbours(struct comm *comm, int argc, char **argv, struct error *error);
 int command_check(struct comm *comm, int argc, char **argv, struct error *error);
 int command_info(struct comm *comm, int argc, char **argv, struct error *error);
 

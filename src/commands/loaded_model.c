@@ -34,12 +34,18 @@ int model_settings_check(int settings, char **setting, bool with_checkpoint, con
     return STATUS_OK;
 }
 
+int loaded_model_settings(struct config *run, int settings, char **setting, struct error *error)
+{
+    if (!model_settings_check(settings, setting, true, NULL, error)) config_read(run, NULL, settings, setting, error);
+    return error->status;
+}
+
 int loaded_model_open(struct loaded_model *model, const char *path, int settings, char **setting, struct comm *comm,
                       struct error *error)
 {
     struct config run;
     if (vet(VET_FILE, path, comm, error) || checkpoint_read_config(path, &model->config, comm, error)) return error->status;
-    if (!model_settings_check(settings, setting, true, NULL, error)) config_read(&run, NULL, settings, setting, error);
+    loaded_model_settings(&run, settings, setting, error);
     if (comm_agree(comm, error)) return error->status;
     model->config.device = run.device, model->config.precision = run.precision, model->config.threads = run.threads;
     model->config.data.memory_gb = run.data.memory_gb;

@@ -22,6 +22,8 @@ struct loaded_model {
  * zeroed struct. */
 int loaded_model_open(struct loaded_model *model, const char *path, int settings, char **setting, struct comm *comm,
                       struct error *error);
+/* The settings alone, for a command without a model: a config of defaults with what was given. Not collective. */
+int loaded_model_settings(struct config *run, int settings, char **setting, struct error *error);
 void loaded_model_close(struct loaded_model *model);
 
 /* Whether a command's key=value words are those that it may be given: device, precision, threads, data.memory_gb, the keys of a

@@ -414,5 +414,7 @@ struct device_operations {
 
 /* Brings `count` activations to the host as floats. Waits. */
 void device_download_activations(struct device *device, float *host, const void *activations, int64_t count);
+/* Puts `count` floats, rounded to what activations are, on the device. Waits. */
+void device_upload_activations(struct device *device, void *activations, const float *host, int64_t count);
 
 #endif

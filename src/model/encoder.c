@@ -386,6 +386,7 @@ static void block_forward(struct encoder *e, int i, const float *w, const struct
     struct add_norm norm1 = norm1_of(e, i, w, pass), norm2 = norm2_of(e, i, w, pass);
     o->linear_forward(e->device, &project);
     o->attention_forward(e->device, &attention);
+    if (pass->weights && pass->weights_block == i) o->attention_weights(e->device, &attention, pass->weights);
     o->linear_forward(e->device, &merge);
     o->add_norm_forward(e->device, &norm1);
     o->linear_forward(e->device, &feed_in);
@@ -397,10 +398,11 @@ void encoder_forward(struct encoder *e, const float *w, const struct pass *pass,
 {
     struct embed embed = embed_of(e, w, pass);
     struct readout readout = readout_of(e, w, pass, totals);
+    CHECK(!pass->weights || pass->read == READ_ALL, "weights of attention where not all rows are computed");
     e->device->operations->use_parameters(e->device, w, e->table->total);
     e->device->operations->embed_forward(e->device, &embed);
     for (int i = 0; i < e->table->model.blocks; i++) block_forward(e, i, w, pass);
-    e->device->operations->readout_forward(e->device, &readout);
+    if (!pass->unread) e->device->operations->readout_forward(e->device, &readout);
 }
 
 /* d_X holds the gradient of the block's output before and of its input after. */

@@ -50,6 +50,10 @@ struct pass {
         *epoch_now; /* device memory: the epoch of masks and dropout, for a pass that is recorded; NULL: that of each */
     int read;       /* enum rows_read */
     bool careful;   /* forward products sum in double: slow */
+    bool unread;    /* nobody reads reconstruction and window_error: forward leaves them alone */
+    float *
+        weights; /* device memory, B x H x L x L, overwritten: softmax weights of block weights_block, with READ_ALL only; NULL */
+    int weights_block;
 };
 
 /* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
