@@ -12,10 +12,10 @@ import numpy as np
 from astropy.timeseries import LombScargle
 
 SHORTEST_PERIOD = 0.05  # days
-STEPS_A_PEAK = 3  # of the coarse frequency grid: a peak is 1 / span wide
-FINE_STEPS_A_PEAK = 30
-SEGMENT = 6500  # frequencies that one FFT covers: small ones stay in the cache
-CANDIDATES, LEAST_CANDIDATE_POWER = 10, 0.4  # peaks that are refined; their power, of the highest one's
+STEPS_A_PEAK = 2.5  # of the coarse frequency grid: a peak is 1 / span wide
+FINE_STEPS_A_PEAK = 25
+SEGMENT, OVERSAMPLING = 10900, 3  # frequencies that one FFT of 2^15 covers, which stays in the cache; its points a frequency
+CANDIDATES, LEAST_CANDIDATE_POWER = 8, 0.4  # peaks that are refined; their power, of the highest one's
 FIT_HARMONICS = 3
 SHAPE_HARMONICS = 4
 LEAST_OBSERVATIONS = 10  # with fewer there is no period
@@ -133,14 +133,17 @@ class HarmonicFit:
 
 
 def periodogram(time, magnitude, error):
-    """Lomb-Scargle power on an even grid of frequencies from 1 / span to 1 / SHORTEST_PERIOD. Returns both."""
+    """Lomb-Scargle power on an even grid of frequencies from 1 / span to 1 / SHORTEST_PERIOD, to the accuracy that finding peaks
+    needs. The mean is not fitted anew at each frequency: at whole numbers a day, where a star that is seen once a night always has
+    the same phase, the fit would be a division of nothing by nothing. Returns both."""
     step = 1 / (STEPS_A_PEAK * (time[-1] - time[0]))
-    frequency = step * np.arange(STEPS_A_PEAK, int(1 / (SHORTEST_PERIOD * step)) + 1)
-    search = LombScargle(time, magnitude, error)
-    parts = [frequency[first:first + SEGMENT] for first in range(0, len(frequency), SEGMENT)]
-    if len(parts) > 1 and len(parts[-1]) < 2:  # one frequency is no grid
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return frequency, np.concatenate([search.power(part, method='fast', assume_regular_frequency=True) for part in parts])
+    frequency = step * np.arange(np.ceil(STEPS_A_PEAK), np.ceil(1 / (SHORTEST_PERIOD * step)) + 2)
+    search = LombScargle(time, magnitude, error, fit_mean=False)
+    settings = {'method': 'fast', 'assume_regular_frequency': True, 'method_kwds': {'trig_sum_kwds': {'oversampling': OVERSAMPLING}}}
+    # Every part has its neighbour's first frequency too, so that none is a single one, which is no grid.
+    parts = [frequency[first:first + SEGMENT + 1] for first in range(0, len(frequency) - 1, SEGMENT)]
+    power = np.concatenate([search.power(part, **settings)[:SEGMENT] for part in parts])
+    return frequency[:len(power)], power
 
 
 def peaks(frequency, power):
@@ -154,7 +157,7 @@ def peaks(frequency, power):
 def refine(time, magnitude, error, coarse):
     """The highest power within a step of the coarse grid. Returns (frequency, power)."""
     span = time[-1] - time[0]
-    reach = FINE_STEPS_A_PEAK // STEPS_A_PEAK
+    reach = round(FINE_STEPS_A_PEAK / STEPS_A_PEAK)
     fine = np.maximum(coarse + np.arange(-reach, reach + 1) / (FINE_STEPS_A_PEAK * span), 1 / span)
     power = LombScargle(time, magnitude, error).power(fine, method='cython')
     best = np.argmax(power)
