@@ -9,6 +9,7 @@ const struct command command_table[] = {
     {"ingest", command_ingest, "raw survey files become a survey: shards of light curves, cut, filtered and labelled"},
     {"synth", command_synth, "make a survey of synthetic light curves to try the program with"},
     {"pretrain", command_pretrain, "train the encoder on a survey, one rank a share of the cores; stops and resumes anywhere"},
+    {"finetune", command_finetune, "go on with the pretraining task on a fold of a labelled survey, from a checkpoint's weights"},
     {"evaluate", command_evaluate, "how well a checkpoint fills in the magnitudes of a survey"},
     {"embed", command_embed, "a vector for every window of a survey, in one HDF5 file"},
     {"info", command_info, "what a survey, a shard, a checkpoint or a run's folder is, and whether it is whole"},

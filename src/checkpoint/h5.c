@@ -32,6 +32,7 @@ const struct progress_field progress_fields[] = {
     NUMBER(best_rmse),       INTEGER(best_epoch, -1),       INTEGER(patience_used, 0),
     NUMBER(epoch_error_sum), NUMBER(epoch_plain_error_sum), INTEGER(epoch_windows, 0),
     INTEGER(epoch_steps, 0), NUMBER(epoch_seconds),         FIELD(survey_content, true, -0x1p63, true),
+    FIELD(fold_content, true, -0x1p63, true), FIELD(start_content, true, -0x1p63, true), FIELD(validation_seconds, false, 0, true),
 };
 const int progress_field_count = sizeof progress_fields / sizeof *progress_fields;
 

@@ -194,6 +194,18 @@ static float initial_value(const struct parameter *parameter, uint64_t seed, int
     return limit * (2 * random_uniform(random_u32(seed, RANDOM_INITIALISE, 0, (uint64_t)tensor, element)) - 1);
 }
 
+int64_t parameters_content(const struct parameter_table *table, const float *values)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < table->total; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        hash = (hash ^ bits) * 0x100000001b3u;
+        hash ^= hash >> 32;
+    }
+    return hash ? (int64_t)hash : 1;
+}
+
 void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed)
 {
     memset(values, 0, (size_t)table->total * sizeof *values);
