@@ -97,8 +97,8 @@ void config_default(struct config *config);
 int config_read(struct config *config, const char *path, int count, char *const *arguments, struct error *error);
 
 /* Lays a file's keys (path NULL: none) and arguments over the values that *config has; no preset is applied. Only keys that
- * `allowed` names may be given, itself or its group (a list that ends with NULL): another is STATUS_USAGE with a line that ends in
- * `else_text`, which says whose the key is. On failure *config is not to be used. Not collective. */
+ * `allowed` names may be given, itself or its group (a list that ends with NULL): another is STATUS_USAGE with a line that ends
+ * in `else_text`, which says whose the key is. On failure *config is not to be used. Not collective. */
 int config_change(struct config *config, const char *const *allowed, const char *else_text, const char *path, int count,
                   char *const *arguments, struct error *error);
 

@@ -12,8 +12,8 @@
 static void print_text(const struct finetune_options *o, const struct finetune_result *r)
 {
     if (r->found) printf("%s is finished already, with the same settings, weights and light curves:\n", o->out);
-    printf("%s on %s, fold %d, %lld samples a class: %lld light curves to train on, %lld to test with\n", o->checkpoint, o->survey,
-           o->fold, (long long)o->samples, (long long)r->curves, (long long)r->test_curves);
+    printf("%s on %s, fold %d, %lld samples a class: %lld light curves to train on, %lld to test with\n", o->checkpoint,
+           o->survey, o->fold, (long long)o->samples, (long long)r->curves, (long long)r->test_curves);
     printf("  test light curves    before     after\n");
     printf("  probed RMSE        %8.4f  %8.4f  mag\n", r->before.rmse, r->after.rmse);
     printf("  R2                 %8.4f  %8.4f\n", r->before.r2, r->after.r2);
@@ -53,19 +53,16 @@ int command_finetune(struct comm *comm, int argc, char **argv, struct error *err
         {"--samples", OPTION_INTEGER, &o.samples, "N", "which training set: N light curves a class", true, 1, 1e9, NULL},
         {"--out", OPTION_TEXT, &o.out, "RUN", "the folder of the run", true, 0, 0, NULL},
         {"--config", OPTION_TEXT, &o.config, "FILE", "a config (YAML) with train.* and the like", false, 0, 0, NULL},
-        {"--windows-per-curve", OPTION_INTEGER, &o.windows_per_curve, "N", "test on at most so many of a light curve (default: all)",
-         false, 1, 1e9, NULL},
+        {"--windows-per-curve", OPTION_INTEGER, &o.windows_per_curve, "N",
+         "test on at most so many of a light curve (default: all)", false, 1, 1e9, NULL},
         {"--json", OPTION_FLAG, &json, NULL, "one JSON line instead of text", false, 0, 0, NULL},
         {0},
     };
-    const struct usage usage = {"finetune",
-                                "--checkpoint FILE --survey SURVEY --folds FOLDS.h5 --fold K --samples N --out RUN [KEY=VALUE ...]",
-                                about,
-                                options,
-                                "KEY=VALUE",
-                                0,
-                                -1,
-                                more};
+    const struct usage usage = {
+        "finetune",  "--checkpoint FILE --survey SURVEY --folds FOLDS.h5 --fold K --samples N --out RUN [KEY=VALUE ...]",
+        about,       options,
+        "KEY=VALUE", 0,
+        -1,          more};
     struct operands operands;
     struct finetune_result result;
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;

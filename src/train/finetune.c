@@ -58,8 +58,8 @@ static int make_config(struct config *config, const struct finetune_options *o, 
     struct config start;
     if (checkpoint_read_config(o->checkpoint, &start, comm, error)) return error->status;
     if (!lay_ground(config, o, &start, error))
-        config_change(config, finetune_allowed, "it is the checkpoint's, or an option of its own (astromer help finetune)", o->config,
-                      o->setting_count, o->setting, error);
+        config_change(config, finetune_allowed, "it is the checkpoint's, or an option of its own (astromer help finetune)",
+                      o->config, o->setting_count, o->setting, error);
     if (!error->status && strcmp(config->train.start, o->checkpoint))
         error_set(error, STATUS_USAGE, "train.start cannot be given here: it is what --checkpoint says");
     return comm_agree(comm, error);
@@ -153,8 +153,9 @@ static int read_result(const struct finetune_options *o, struct finetune_result 
         find_number(path, line, members[i].name, members[i].value, error);
     if (error->status) return error->status;
     if (windows_per_curve != (double)o->windows_per_curve)
-        return error_set(error, STATUS_USAGE, "%s: was measured on %g windows of a light curve (0: all), not %lld; remove it first",
-                         path, windows_per_curve, (long long)o->windows_per_curve);
+        return error_set(error, STATUS_USAGE,
+                         "%s: was measured on %g windows of a light curve (0: all), not %lld; remove it first", path,
+                         windows_per_curve, (long long)o->windows_per_curve);
     r->curves = (int64_t)curves, r->test_curves = (int64_t)test_curves, r->windows_seen = (int64_t)windows;
     r->epochs = (int64_t)epochs, r->best_epoch = (int64_t)best_epoch;
     r->finished = r->found = true;
@@ -186,15 +187,16 @@ static int check_finished(const struct config *config, struct comm *comm, struct
     if (checkpoint_read_config(path, &saved, comm, error)) return error->status;
     const char *key = config_difference(config, &saved, run_free_keys);
     if (key)
-        return error_set(error, STATUS_USAGE, "%s: is finished, with %s=%s, not %s; finetune into another folder", config->run_dir,
-                         key, config_value(&saved, key, then), config_value(config, key, now));
+        return error_set(error, STATUS_USAGE, "%s: is finished, with %s=%s, not %s; finetune into another folder",
+                         config->run_dir, key, config_value(&saved, key, then), config_value(config, key, now));
     run.table = parameter_table_new(&config->model);
     float *weights = memory_new((size_t)run.table->total, sizeof *weights, "the parameters");
     struct checkpoint checkpoint = {.table = run.table};
     if (checkpoint_read(path, &checkpoint, comm, error) || run_open_data(&run, error)) goto cleanup;
     if (checkpoint.progress.survey_content != run.survey.content || checkpoint.progress.fold_content != run.fold_content)
-        error_set(error, STATUS_FAILED, "%s: is finished, with other light curves than %s has in %s now; finetune into another folder",
-                  config->run_dir, config->data.folds, config->data.survey);
+        error_set(error, STATUS_FAILED,
+                  "%s: is finished, with other light curves than %s has in %s now; finetune into another folder", config->run_dir,
+                  config->data.folds, config->data.survey);
     else
         check_start(&run, &checkpoint.progress, weights, error);
 cleanup:

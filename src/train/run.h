@@ -29,9 +29,9 @@ struct run {
     struct device *device;
     struct parameter_table *table;
     struct trainer *trainer;
-    struct survey survey, validation_survey; /* the second is open only when data.validation is a survey */
+    struct survey survey, validation_survey;     /* the second is open only when data.validation is a survey */
     struct selection training, validation, test; /* the third has light curves with data.folds alone */
-    int64_t fold_content; /* a hash of the light curves that data.folds gives, never 0; 0 without */
+    int64_t fold_content;                        /* a hash of the light curves that data.folds gives, never 0; 0 without */
     bool validates;
     struct loader *loader;
     struct progress_state state;
@@ -61,8 +61,8 @@ void run_close(struct run *run);
 int run_open_data(struct run *run, struct error *error);
 void run_close_data(struct run *run);
 
-/* pretrain.c: trains from where the run stands until the config's limits, early stopping or a signal. *finished: not by a signal or
- * the time limit. signals_catch comes before. Collective; on failure all ranks return the same error. */
+/* pretrain.c: trains from where the run stands until the config's limits, early stopping or a signal. *finished: not by a signal
+ * or the time limit. signals_catch comes before. Collective; on failure all ranks return the same error. */
 int run_train(struct run *run, bool *finished, struct error *error);
 
 /* What makes no other run of it when it is another at a restart: keys and groups, ends with NULL. */

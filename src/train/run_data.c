@@ -49,7 +49,8 @@ static int open_fold(struct run *run, struct error *error)
     run->fold_content = content ? (int64_t)content : 1;
     run->validates = true;
     if (run->validation.total == 0)
-        error_set(error, STATUS_FAILED, "%s: fold %d has no light curves to validate with", config->data.folds, config->data.fold);
+        error_set(error, STATUS_FAILED, "%s: fold %d has no light curves to validate with", config->data.folds,
+                  config->data.fold);
 cleanup:
     folds_release(&folds);
     return error->status;

@@ -23,8 +23,7 @@ static int write_config(const struct run *run, struct error *error)
     bool good = file && fputs(run->config_text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
     if (file && fclose(file)) good = false;
     if (good && rename(temporary, path) == 0) return STATUS_OK;
-    return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno),
-                     run->options.go_on);
+    return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno), run->options.go_on);
 }
 
 /* Now rather than after an hour: is it there, and can it be written to? */
@@ -33,8 +32,7 @@ static int make_checkpoints_folder(const struct run *run, struct error *error)
     char path[CONFIG_TEXT + 32];
     snprintf(path, sizeof path, "%s/checkpoints", run->config->run_dir);
     if ((mkdir(path, 0777) && errno != EEXIST) || access(path, R_OK | W_OK | X_OK))
-        error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno),
-                     run->options.go_on);
+        error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno), run->options.go_on);
     return error->status;
 }
 
@@ -54,7 +52,7 @@ static int open_log(struct run *run, struct error *error)
     run->log = fopen(path, "a");
     if (!run->log)
         return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno),
-                     run->options.go_on);
+                         run->options.go_on);
     end_torn_line(run->log, path);
     return STATUS_OK;
 }
@@ -74,12 +72,10 @@ static int check_model(const struct config *config, const struct config *saved, 
                   {"model.pe_base", a->pe_base, b->pe_base}, {"data.window", config->data.window, saved->data.window}};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         if (values[i].now != values[i].then && !strcmp(values[i].key, "model.mask"))
-            return error_set(error, STATUS_USAGE,
-                             "%s was trained with model.mask=%s, the config says %s; %s", path,
+            return error_set(error, STATUS_USAGE, "%s was trained with model.mask=%s, the config says %s; %s", path,
                              config_name("model.mask", b->mask), config_name("model.mask", a->mask), why);
         else if (values[i].now != values[i].then)
-            return error_set(error, STATUS_USAGE,
-                             "%s was trained with %s=%g, the config says %g; %s", path, values[i].key,
+            return error_set(error, STATUS_USAGE, "%s was trained with %s=%g, the config says %g; %s", path, values[i].key,
                              values[i].then, values[i].now, why);
     return STATUS_OK;
 }
@@ -106,13 +102,20 @@ static int check_data(const struct run *run, const struct config *saved, const c
     return STATUS_OK;
 }
 
-const char *const run_free_keys[] = {"run.dir",       "data.survey",
-                                     "data.folds",    "data.memory_gb",
-                                     "checkpoint",    "device",
-                                     "threads",       "train.microbatch",
-                                     "train.graph",   "train.start",
-                                     "train.log_every_steps", "train.time_limit_seconds",
-                                     "train.rank_timeout_seconds", NULL};
+const char *const run_free_keys[] = {"run.dir",
+                                     "data.survey",
+                                     "data.folds",
+                                     "data.memory_gb",
+                                     "checkpoint",
+                                     "device",
+                                     "threads",
+                                     "train.microbatch",
+                                     "train.graph",
+                                     "train.start",
+                                     "train.log_every_steps",
+                                     "train.time_limit_seconds",
+                                     "train.rank_timeout_seconds",
+                                     NULL};
 
 static int check_settings(const struct run *run, const struct config *saved, const char *path, struct error *error)
 {
@@ -129,9 +132,11 @@ static void note_changes(struct run *run, const struct config *saved)
     const struct config *now = run->config;
     if (strcmp(now->data.survey, saved->data.survey))
         progress_line(&run->progress, "note: data.survey was %s and is %s now", saved->data.survey, now->data.survey);
-    if (strcmp(now->data.folds, saved->data.folds) || now->data.fold != saved->data.fold || now->data.samples != saved->data.samples)
-        progress_line(&run->progress,
-                      "note: data.folds, .fold or .samples are not what they were: light curves held out before may be trained on");
+    if (strcmp(now->data.folds, saved->data.folds) || now->data.fold != saved->data.fold ||
+        now->data.samples != saved->data.samples)
+        progress_line(
+            &run->progress,
+            "note: data.folds, .fold or .samples are not what they were: light curves held out before may be trained on");
     if (strcmp(now->data.validation, saved->data.validation))
         progress_line(&run->progress,
                       "note: data.validation was %s and is %s now: light curves held out before may be trained on",
@@ -241,8 +246,7 @@ int run_open(struct run *run, const struct config *config, const struct run_opti
              struct error *error)
 {
     char path[CONFIG_TEXT + 64] = "";
-    *run = (struct run){
-        .config = config, .options = *options, .comm = comm, .lead = comm_rank(comm) == 0, .checkpoint_step = -1};
+    *run = (struct run){.config = config, .options = *options, .comm = comm, .lead = comm_rank(comm) == 0, .checkpoint_step = -1};
     progress_begin(&run->progress, run->lead && !options->quiet);
     run->config_text = config_text(config);
     run->table = parameter_table_new(&config->model);
