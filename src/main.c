@@ -12,6 +12,7 @@ const struct command command_table[] = {
     {"finetune", command_finetune, "go on with the pretraining task on a fold of a labelled survey, from a checkpoint's weights"},
     {"evaluate", command_evaluate, "how well a checkpoint fills in the magnitudes of a survey"},
     {"embed", command_embed, "a vector for every window of a survey, in one HDF5 file"},
+    {"folds", command_folds, "which stars of a labelled survey a classifier learns from and is judged on, in one small file"},
     {"info", command_info, "what a survey, a shard, a checkpoint or a run's folder is, and whether it is whole"},
     {"check", command_check, "recompute golden files on a device: the self-test of a new machine"},
     {"help", command_help, "this overview, a command's options, the keys of a config"},

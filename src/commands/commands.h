@@ -27,6 +27,7 @@ int command_pretrain(struct comm *comm, int argc, char **argv, struct error *err
 int command_finetune(struct comm *comm, int argc, char **argv, struct error *error);
 int command_evaluate(struct comm *comm, int argc, char **argv, struct error *error);
 int command_embed(struct comm *comm, int argc, char **argv, struct error *error);
+int command_folds(struct comm *comm, int argc, char **argv, struct error *error);
 int command_check(struct comm *comm, int argc, char **argv, struct error *error);
 int command_info(struct comm *comm, int argc, char **argv, struct error *error);
 
