@@ -39,6 +39,12 @@ const struct key config_keys[] = {
      .help = "memory of a node that its ranks share to keep their shards in; what does not fit is read window by window"},
     {"data.validation_windows", KEY_INT64, AT(data.validation_windows), "0", .maximum = MANY, .unit = "windows",
      .help = "windows that a light curve gives to a validation at most, 0 = all"},
+    {"data.folds", KEY_TEXT, AT(data.folds), "",
+     .help = "file of astromer folds: one fold's light curves are trained on and validated with; data.validation and .test do not count"},
+    {"data.fold", KEY_INT, AT(data.fold), "0", .maximum = 9999,
+     .help = "which of the folds, from 0"},
+    {"data.samples", KEY_INT64, AT(data.samples), "0", .maximum = MANY, .unit = "light curves",
+     .help = "which of the fold's training sets: the one with so many of each class; a light curve that it repeats counts once"},
 
     {"model.preset", KEY_WORD, AT(model.preset), "astromer2", .astromer1 = "astromer1", .words = presets,
      .help = "the published model whose shape (model.*) and loss.weighted hold where a key does not say otherwise"},
@@ -107,6 +113,8 @@ const struct key config_keys[] = {
      .help = "what gradients travel in between GPUs: bf16 halves the bytes and rounds each rank's gradient and each sum"},
     {"train.rank_timeout_seconds", KEY_NUMBER, AT(train.rank_timeout_seconds), "45", .maximum = 1e6, .unit = "s",
      .help = "end the run when a rank's process or GPU stands still for so long, 0 = wait for ever"},
+    {"train.start", KEY_TEXT, AT(train.start), "",
+     .help = "checkpoint whose weights training starts from, or \"\" for new ones"},
 
     {"classify.batch", KEY_INT64, AT(classify.batch), "128", .minimum = 1, .maximum = 1048576, .unit = "windows",
      .help = "windows of one step of a classifier head, over all ranks"},

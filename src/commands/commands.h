@@ -24,6 +24,7 @@ extern const struct command command_table[];
 int command_ingest(struct comm *comm, int argc, char **argv, struct error *error);
 int command_synth(struct comm *comm, int argc, char **argv, struct error *error);
 int command_pretrain(struct comm *comm, int argc, char **argv, struct error *error);
+int command_finetune(struct comm *comm, int argc, char **argv, struct error *error);
 int command_evaluate(struct comm *comm, int argc, char **argv, struct error *error);
 int command_embed(struct comm *comm, int argc, char **argv, struct error *error);
 int command_classify(struct comm *comm, int argc, char **argv, struct error *error);

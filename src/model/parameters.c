@@ -227,6 +227,18 @@ static void initialise_orthogonal(const struct parameter *p, float *values, uint
     memory_free(row);
 }
 
+int64_t parameters_content(const struct parameter_table *table, const float *values)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < table->total; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        hash = (hash ^ bits) * 0x100000001b3u;
+        hash ^= hash >> 32;
+    }
+    return hash ? (int64_t)hash : 1;
+}
+
 void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed)
 {
     memset(values, 0, (size_t)table->total * sizeof *values);

@@ -51,6 +51,9 @@ const struct parameter *parameter_find(const struct parameter_table *table, cons
 /* Fills `values` (N): Glorot uniform weights, zero biases, LayerNorm gain 1, token 0; a function of the seed alone. */
 void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed);
 
+/* A hash of the values (N), never 0, to tell weights apart. */
+int64_t parameters_content(const struct parameter_table *table, const float *values);
+
 /* The views that make one product of several: offset and width of a block's side-by-side matrix and bias. */
 struct block_view {
     int64_t in_weight, in_bias; /* D x in_columns: query (, leak1), key, value */
