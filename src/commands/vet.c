@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "checkpoint/checkpoint.h"
+#include "commands/embedding_reader.h"
 #include "commands/golden.h"
 #include "survey/folds.h"
 #include "survey/shard.h"
@@ -82,6 +83,15 @@ static void look_at_folds(const char *path)
     folds_release(&folds);
 }
 
+static void look_at_embeddings(const char *path)
+{
+    struct error ignored = {0};
+    struct embedding_reader reader;
+    limit_time(bytes_of(path));
+    embedding_reader_open(&reader, path, &ignored);
+    embedding_reader_close(&reader);
+}
+
 /* The files of a folder that begin with the word and a number; of shards, those that this rank owns. */
 static void look_at_folder(const char *folder, const char *beginning, void (*look)(const char *path), int rank, int ranks)
 {
@@ -107,6 +117,7 @@ int vet_main(int argc, char **argv)
         look_at_checkpoint(path);
         look_at_golden(path);
         look_at_folds(path);
+        look_at_embeddings(path);
     } else if (kind == VET_SURVEY) {
         look_at_folder(path, "shard-", look_at_shard, rank, ranks > 0 ? ranks : 1);
     } else if (snprintf(folder, sizeof folder, "%s/checkpoints", path) < (int)sizeof folder) {

@@ -401,7 +401,6 @@ static void describe_options(struct folds *folds, const struct survey *survey, c
 int folds_make(struct folds *folds, const struct survey *survey, const struct folds_options *options, struct error *error)
 {
     *folds = (struct folds){0};
-    CHECK(survey->ranks == 1, "folds of a survey that %d ranks share", survey->ranks);
     if (check_options(options, error)) return error->status;
     if (!has_labels(survey))
         return error_set(error, STATUS_FAILED, "%s: its light curves have no labels; ingest them with --labels", survey->path);
@@ -469,7 +468,7 @@ int folds_check_survey(const struct folds *folds, const char *path, const struct
         const char *id = "none";
         if (folds->curve[row] < all) {
             int s = survey_shard_of(survey, folds->curve[row], &place);
-            id = survey->shard[s].id[place];
+            id = survey_owns(survey, s) ? survey->shard[s].id[place] : folds->id[row];
         }
         if (!strcmp(id, folds->id[row])) continue;
         return error_set(error, STATUS_FAILED,

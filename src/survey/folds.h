@@ -78,7 +78,8 @@ int folds_write(const struct folds *folds, const char *path, struct error *error
 /* Reads and checks everything: rows within the table, labels within the classes, sums; nothing in a file is trusted. On
  * failure there is nothing to release. */
 int folds_read(struct folds *folds, const char *path, struct error *error);
-/* Whether these are folds of that survey: the same id at each curve's index (all shards owned). */
+/* Whether these are folds of that survey: the same id at each curve's index, as far as this rank owns the
+ * shards. Not collective. */
 int folds_check_survey(const struct folds *folds, const char *path, const struct survey *survey, struct error *error);
 void folds_release(struct folds *folds);
 /* The place of a number of samples in folds->samples; -1 and an error naming those that there are. */

@@ -271,6 +271,7 @@ struct split split_of(const struct config *config)
 {
     struct split split = {.test = config->data.test};
     double share;
+    if (config->data.folds[0]) return (struct split){0};
     if (config_validation_share(config, &share)) split.validation = share;
     return split;
 }

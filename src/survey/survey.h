@@ -37,7 +37,7 @@ int survey_shard_of(const struct survey *survey, int64_t curve, int64_t *place);
 struct split {
     double validation, test; /* each >= 0, together <= 1 */
 };
-/* data.validation (0 where it is another survey) and data.test. */
+/* data.validation (0 where it is another survey) and data.test; nothing with data.folds, where the light curves are a fold's. */
 struct split split_of(const struct config *config);
 
 enum part { PART_ALL, PART_TRAINING, PART_VALIDATION, PART_TEST };
