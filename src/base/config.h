@@ -79,7 +79,7 @@ struct config {
         char start[CONFIG_TEXT];     /* a checkpoint whose weights training starts from, "" for new ones */
     } train;
     struct {
-        int64_t batch, epochs, patience;
+        int64_t batch, epochs, epoch_samples, patience;
         double learning_rate, encoder_learning_rate;
         int64_t seed;
     } classify; /* training of classifier heads */

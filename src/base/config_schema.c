@@ -120,6 +120,8 @@ const struct key config_keys[] = {
      .help = "windows of one step of a classifier head, over all ranks"},
     {"classify.epochs", KEY_INT64, AT(classify.epochs), "500", .minimum = 1, .maximum = 1e6, .unit = "epochs",
      .help = "end a head's training after so many epochs; each visits every training sample once, with one of its windows"},
+    {"classify.epoch_samples", KEY_INT64, AT(classify.epoch_samples), "0", .maximum = 1e9, .unit = "samples",
+     .help = "an epoch visits at least so many: a small training set several times before the validation loss is asked"},
     {"classify.patience", KEY_INT64, AT(classify.patience), "40", .minimum = 1, .maximum = 1e6, .unit = "epochs",
      .help = "end after so many epochs without a smaller validation loss"},
     {"classify.learning_rate", KEY_NUMBER, AT(classify.learning_rate), "1e-3", .maximum = 1, .above = true,

@@ -262,13 +262,17 @@ static void step(struct classifier *c, const int64_t *window, int64_t count, str
 static double train_epoch(struct classifier *c, int64_t epoch)
 {
     const struct samples *samples = c->data->samples[FOLD_TRAINING];
+    int64_t passes = (c->options->epoch_samples + samples->count - 1) / samples->count;
     int64_t *window = memory_new((size_t)samples->count, sizeof *window, "the order of an epoch");
     double sum = 0, count = 0;
-    samples_epoch(samples, (uint64_t)c->options->seed, (uint32_t)epoch, window);
-    for (int64_t i = 0; i < samples->count; i += c->options->batch) {
-        struct step_state state;
-        step(c, window + i, samples->count - i < c->options->batch ? samples->count - i : c->options->batch, &state);
-        sum += state.loss * state.windows, count += state.windows;
+    if (passes < 1) passes = 1;
+    for (int64_t p = 0; p < passes; p++) {
+        samples_epoch(samples, (uint64_t)c->options->seed, (uint32_t)(epoch * passes + p), window);
+        for (int64_t i = 0; i < samples->count; i += c->options->batch) {
+            struct step_state state;
+            step(c, window + i, samples->count - i < c->options->batch ? samples->count - i : c->options->batch, &state);
+            sum += state.loss * state.windows, count += state.windows;
+        }
     }
     memory_free(window);
     return sum / count;

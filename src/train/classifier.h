@@ -20,8 +20,9 @@ struct classify_data {
 struct classify_options {
     int head; /* enum head_kind */
     int64_t batch;
-    int64_t epochs;   /* at most */
-    int64_t patience; /* epochs without a better validation loss */
+    int64_t epochs;        /* at most */
+    int64_t epoch_samples; /* an epoch visits at least so many: all samples, as often as that takes */
+    int64_t patience;      /* epochs without a better validation loss */
     int64_t seed;
     double learning_rate;
     double encoder_learning_rate; /* with train_encoder */

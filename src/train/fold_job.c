@@ -86,6 +86,7 @@ static int run_head(struct shared *s, int head, struct error *error)
     struct classify_options options = {.head = head,
                                        .batch = config->classify.batch,
                                        .epochs = config->classify.epochs,
+                                       .epoch_samples = config->classify.epoch_samples,
                                        .patience = config->classify.patience,
                                        .seed = config->classify.seed,
                                        .learning_rate = config->classify.learning_rate,
