@@ -89,6 +89,9 @@ void cpu_relu_backward(struct device *device, const struct relu *relu, void *d_y
 void cpu_cross_entropy_forward(struct device *device, const struct cross_entropy *entropy);
 void cpu_cross_entropy_backward(struct device *device, const struct cross_entropy *entropy,
                                 const struct cross_entropy_gradient *gradient);
+void cpu_raw_input(struct device *device, const struct raw_input *raw);
+void cpu_gru_forward(struct device *device, const struct gru *gru);
+void cpu_gru_backward(struct device *device, const struct gru *gru, const struct gru_gradient *gradient);
 void cpu_step_finish(struct device *device, const struct step_finish *finish);
 void cpu_adam(struct device *device, const struct adam *adam);
 

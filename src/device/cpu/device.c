@@ -143,6 +143,9 @@ static const struct device_operations operations = {
     .relu_backward = cpu_relu_backward,
     .cross_entropy_forward = cpu_cross_entropy_forward,
     .cross_entropy_backward = cpu_cross_entropy_backward,
+    .raw_input = cpu_raw_input,
+    .gru_forward = cpu_gru_forward,
+    .gru_backward = cpu_gru_backward,
     .step_finish = cpu_step_finish,
     .adam = cpu_adam,
 };

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""Periods to fold a light curve by: the highest peak of a Lomb-Scargle periodogram, doubled for stars with two minima a period."""
+import numpy as np
+
+DOUBLED = ('close binary', 'contact', 'detached', 'eclips')  # words in the names of classes
+SHORTEST_PERIOD, LONGEST_PERIOD = 0.08, 1000.0  # days
+LEAST_OBSERVATIONS = 10
+
+
+def add_options(parser):
+    parser.add_argument('--double', nargs='*', default=DOUBLED, metavar='WORD', help='double the period of classes with such a word')
+
+
+def is_doubled(label, words):
+    return any(word in label.lower() for word in words)
+
+
+def period_of(time, magnitude, double):
+    """In days; nan where no period can be found."""
+    from astropy.timeseries import LombScargle
+    span = time.max() - time.min() if len(time) else 0.0
+    if len(time) < LEAST_OBSERVATIONS or not span > 2 * SHORTEST_PERIOD:
+        return np.nan
+    longest = min(LONGEST_PERIOD, span)
+    step = 0.1 / span  # a tenth of a peak's width
+    frequency = np.arange(1 / longest, 1 / SHORTEST_PERIOD, step)
+    power = LombScargle(time, magnitude).power(frequency, assume_regular_frequency=True)
+    return (2 if double else 1) / frequency[np.argmax(power)]
