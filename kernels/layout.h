@@ -133,10 +133,17 @@ __device__ __forceinline__ float normal_of(float x, const struct normaliser &n)
     return off * n.scale.high + off * n.scale.low;
 }
 
-template <class A, int V, int C>
-__device__ __forceinline__ struct normaliser normaliser_of(const float (&x)[C][V], int D, int threads, pointer<sum_of<A>> scratch)
+/* A norm's epsilon; 0: the encoder's. */
+__host__ __device__ __forceinline__ pair epsilon_of(double epsilon)
 {
-    const pair epsilon = {1e-6f, (float)(1e-6 - (double)1e-6f)};
+    if (!(epsilon > 0)) epsilon = 1e-6;
+    return pair{(float)epsilon, (float)(epsilon - (double)(float)epsilon)};
+}
+
+template <class A, int V, int C>
+__device__ __forceinline__ struct normaliser normaliser_of(const float (&x)[C][V], int D, int threads, pair epsilon,
+                                                           pointer<sum_of<A>> scratch)
+{
     sum_of<A> sum = {}, squares = {};
 #pragma unroll
     for (int c = 0; c < C; c++)
@@ -169,9 +176,8 @@ __device__ __forceinline__ void for_columns(int D, F act)
 
 /* Makes a wide row normal, in its place. */
 template <class A>
-__device__ __forceinline__ struct normaliser make_normal(pointer<float> x, int D, pointer<sum_of<A>> scratch)
+__device__ __forceinline__ struct normaliser make_normal(pointer<float> x, int D, pair epsilon, pointer<sum_of<A>> scratch)
 {
-    const pair epsilon = {1e-6f, (float)(1e-6 - (double)1e-6f)};
     sum_of<A> sum = {}, squares = {};
     struct normaliser n;
     for_columns(D, [&](int column) { add(sum, (float)x[column]); });

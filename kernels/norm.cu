@@ -19,6 +19,7 @@ struct norm_input {
     pointer<const A> a, b;
     int64_t a_stride, b_stride;
     struct dropping dropout;
+    pair epsilon;
     pointer<const float> gain, bias, wanted;
 };
 
@@ -46,7 +47,7 @@ __device__ __forceinline__ struct normaliser normal_row(const struct norm_input<
 #pragma unroll
         for (int k = 0; k < V; k++) x[c][k] += other[k];
     }
-    struct normaliser s = normaliser_of<A>(x, n.D, n.threads, scratch);
+    struct normaliser s = normaliser_of<A>(x, n.D, n.threads, n.epsilon, scratch);
 #pragma unroll
     for (int c = 0; c < C; c++)
 #pragma unroll
@@ -156,7 +157,7 @@ __device__ __forceinline__ struct normaliser wide_normal_row(const struct norm_i
         drop(n.dropout, t, column, n.D, own);
         x[column] = n.b ? own[0] + float_of(n.b[t * n.b_stride + column]) : own[0];
     });
-    return make_normal<A>(x, n.D, scratch);
+    return make_normal<A>(x, n.D, n.epsilon, scratch);
 }
 
 /* A block a row. */
@@ -216,9 +217,9 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
 
 template <class A>
 struct norm_input<A> input_of(const struct add_norm *n) {
-    return {(int)n->T,   n->D,        share_rows(n->D).threads, (const A *)n->a, (const A *)n->b,
-            n->a_stride, n->b_stride, dropping_of(&n->dropout), n->gain,         n->bias,
-            n->wanted};
+    return {(int)n->T,   n->D,        share_rows(n->D).threads, (const A *)n->a,        (const A *)n->b,
+            n->a_stride, n->b_stride, dropping_of(&n->dropout), epsilon_of(n->epsilon), n->gain,
+            n->bias,     n->wanted};
 }
 
 template <class A>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Readout with window errors, its gradient, and pooled embeddings: each one pass over its bytes. A block takes whole windows, so
- * that the errors of a window follow its reconstructions within the kernel. Only probed steps have a gradient. A row stays in
- * registers, or a wide one in shared memory, between being read and being written. */
+ * Readout with window errors, its gradient, and pooled embeddings with theirs: each one pass over its bytes. A block takes whole
+ * windows, so that the errors of a window follow its reconstructions within the kernel. Only probed steps have a gradient. A row
+ * stays in registers, or a wide one in shared memory, between being read and being written. */
 #include "readout.h"
 
 #include "layout.h"
@@ -38,7 +38,7 @@ __device__ __forceinline__ struct normaliser normal_row(const struct readout_inp
         int column = column_of_row<V>(r.threads, c);
         if (column < r.D) read_vector<A>(r.X + (row * r.D + column), x[c]);
     }
-    struct normaliser s = normaliser_of<A>(x, r.D, r.threads, scratch);
+    struct normaliser s = normaliser_of<A>(x, r.D, r.threads, epsilon_of(0), scratch);
 #pragma unroll
     for (int c = 0; c < C; c++)
 #pragma unroll
@@ -72,7 +72,7 @@ __device__ __forceinline__ struct normaliser wide_normal_row(const struct readou
                                                              pointer<sum_of<A>> scratch)
 {
     for_columns(r.D, [&](int column) { x[column] = float_of(r.X[row * r.D + column]); });
-    return make_normal<A>(x, r.D, scratch);
+    return make_normal<A>(x, r.D, epsilon_of(0), scratch);
 }
 
 template <class A>
@@ -361,6 +361,75 @@ __global__ void __launch_bounds__(BLOCK_THREADS) pool_window(int pooling, pointe
         pool_rows<A, V>(rows, n, D, 0.0f, n > 0 ? (float)n : 1.0f, plus{}, gathered, pooled + b * stride);
 }
 
+/* Where a column's maximum is. */
+struct largest {
+    float value;
+    int row;
+};
+
+/* The first of equals; what is not a number is larger than any. */
+__device__ __forceinline__ struct largest larger_of(struct largest x, struct largest y)
+{
+    bool first = x.row < y.row;
+    if (x.value != x.value || y.value != y.value) return y.value == y.value || (x.value != x.value && first) ? x : y;
+    return y.value > x.value || (y.value == x.value && !first) ? y : x;
+}
+
+/* The rows of the maxima of the thread's columns; gathered and rows: BLOCK_THREADS V numbers. */
+template <class A, int V>
+__device__ __forceinline__ void find_largest(pointer<const A> X, int n, int D, const struct column_share &s,
+                                             pointer<float> gathered, pointer<int> rows, int (&row)[V])
+{
+    struct largest found[V];
+#pragma unroll
+    for (int k = 0; k < V; k++) found[k] = {-INFINITY, INT32_MAX};
+    for (int i = s.slot < s.slots ? s.slot : n; i < n; i += s.slots) {
+        float x[V];
+        read_vector<A>(X + ((int64_t)i * D + s.column), x);
+#pragma unroll
+        for (int k = 0; k < V; k++) found[k] = larger_of(found[k], {x[k], i});
+    }
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        if (s.slot >= s.slots) continue;
+        gathered[s.slot * s.width + s.column - s.first + k] = found[k].value;
+        rows[s.slot * s.width + s.column - s.first + k] = found[k].row;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        int at = s.column - s.first + k;
+        for (int slot = 0; slot < s.slots; slot++)
+            found[k] = larger_of(found[k], {gathered[slot * s.width + at], rows[slot * s.width + at]});
+        row[k] = found[k].row;
+    }
+}
+
+/* A window's d_X from its d_pooled. */
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    unpool_window(int pooling, pointer<const A> X, pointer<const int32_t> length, int L, int D, pointer<const float> d_pooled,
+                  int64_t stride, pointer<A> d_X, bool add)
+{
+    SHARED(float, gathered, BLOCK_THREADS *V);
+    SHARED(int, rows, BLOCK_THREADS *V);
+    int b = (int)blockIdx.x, n = length[b], row[V] = {};
+    struct column_share s = share_columns<V>(D);
+    float d[V];
+    if (pooling == POOL_MAX && n > 0) find_largest<A, V>(X + (int64_t)b * L * D, n, D, s, gathered, rows, row);
+#pragma unroll
+    for (int k = 0; k < V; k++) d[k] = d_pooled[b * stride + s.column + k] / (pooling == POOL_MEAN && n > 0 ? (float)n : 1.0f);
+    for (int i = s.slot < s.slots ? s.slot : L; i < L; i += s.slots) {
+        pointer<A> to = d_X + (((int64_t)b * L + i) * D + s.column);
+        float x[V] = {};
+        if (add) read_vector<A>(to, x);
+#pragma unroll
+        for (int k = 0; k < V; k++)
+            if (i < n && (pooling == POOL_MEAN || row[k] == i)) x[k] += d[k];
+        write_vector<A>(to, x);
+    }
+}
+
 template <class A>
 struct readout_input<A> input_of(const struct readout *r) {
     const struct device_windows *w = r->windows;
@@ -452,6 +521,21 @@ void pool_of(const struct pool *p, const struct launch *launch)
     takes_vectors<A>(p->X, p->D, p->D) ? pool_of<A, vector_width<A>>(p, launch) : pool_of<A, 1>(p, launch);
 }
 
+template <class A, int V>
+void unpool(const struct pool *p, const struct pool_gradient *g, const struct launch *launch)
+{
+    dim3 blocks((unsigned)p->B, (unsigned)column_blocks(p->D, V));
+    LAUNCH((unpool_window<A, V>), blocks, BLOCK_THREADS, 0, launch->stream, p->pooling, (const A *)p->X, p->length, p->L, p->D,
+           g->d_pooled, p->pooled_stride, (A *)g->d_X, g->add);
+}
+
+template <class A>
+void unpool(const struct pool *p, const struct pool_gradient *g, const struct launch *launch)
+{
+    bool vectors = takes_vectors<A>(p->X, p->D, p->D) && takes_vectors<A>(g->d_X, p->D, p->D);
+    vectors ? unpool<A, vector_width<A>>(p, g, launch) : unpool<A, 1>(p, g, launch);
+}
+
 } // namespace
 
 extern "C" size_t kernel_readout_work_count(const struct readout *r)
@@ -477,4 +561,10 @@ extern "C" void kernel_pool_forward(const struct pool *p, const struct launch *l
 {
     if (p->B == 0) return;
     launch->precision == PRECISION_BF16 ? pool_of<bf16>(p, launch) : pool_of<float>(p, launch);
+}
+
+extern "C" void kernel_pool_backward(const struct pool *p, const struct pool_gradient *g, const struct launch *launch)
+{
+    if (p->B == 0) return;
+    launch->precision == PRECISION_BF16 ? unpool<bf16>(p, g, launch) : unpool<float>(p, g, launch);
 }

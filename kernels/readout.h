@@ -15,6 +15,7 @@ size_t kernel_readout_work_count(const struct readout *readout); /* of forward a
 void kernel_readout_forward(const struct readout *readout, const struct launch *launch);
 void kernel_readout_backward(const struct readout *readout, const struct readout_gradient *gradient, const struct launch *launch);
 void kernel_pool_forward(const struct pool *pool, const struct launch *launch);
+void kernel_pool_backward(const struct pool *pool, const struct pool_gradient *gradient, const struct launch *launch);
 
 #ifdef __cplusplus
 }

@@ -51,15 +51,17 @@ __device__ bool is_finite(double x)
 }
 
 /* The new state, from the squared norm of the summed gradient. */
-__device__ void finish_state(struct step_state *s, pointer<const float> totals, double squares, double clip_norm)
+__device__ void finish_state(struct step_state *s, int loss, pointer<const float> totals, double squares, double clip_norm)
 {
     double B = (double)totals[TOTAL_WINDOWS];
     s->windows = B;
     s->stop = (int32_t)totals[TOTAL_STOP];
     s->save = (int32_t)totals[TOTAL_SAVE];
-    s->loss = B > 0 ? sqrt((double)totals[TOTAL_ERROR] / B) : 0;
-    s->plain_rmse = B > 0 ? sqrt((double)totals[TOTAL_PLAIN_ERROR] / B) : 0;
-    s->factor = s->loss > 0 ? 1 / (2 * B * s->loss) : 0;
+    double mean = B > 0 ? (double)totals[TOTAL_ERROR] / B : 0, plain = B > 0 ? (double)totals[TOTAL_PLAIN_ERROR] / B : 0;
+    bool root = loss == LOSS_ROOT_MEAN;
+    s->loss = root ? sqrt(mean) : mean;
+    s->plain_rmse = root ? sqrt(plain) : plain;
+    s->factor = root ? (s->loss > 0 ? 1 / (2 * B * s->loss) : 0) : B > 0 ? 1 / B : 0;
     s->gradient_norm = sqrt(squares) * s->factor;
     s->applied = is_finite(s->loss) && is_finite(s->gradient_norm);
     if (!s->applied) return;
@@ -67,8 +69,9 @@ __device__ void finish_state(struct step_state *s, pointer<const float> totals, 
     s->updates++;
 }
 
-__global__ void __launch_bounds__(BLOCK_THREADS) finish(pointer<const double> parts, int64_t count, pointer<const float> totals,
-                                                        double clip_norm, pointer<struct step_state> state)
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    finish(pointer<const double> parts, int64_t count, int loss, pointer<const float> totals, double clip_norm,
+           pointer<struct step_state> state)
 {
     SHARED(double, scratch, 32);
     double sum = 0;
@@ -76,7 +79,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS) finish(pointer<const double> pa
     sum = block_sum(sum, scratch);
     if (threadIdx.x > 0) return;
     struct step_state s = state[0];
-    finish_state(&s, totals, sum, clip_norm);
+    finish_state(&s, loss, totals, sum, clip_norm);
     state[0] = s;
 }
 
@@ -156,7 +159,7 @@ extern "C" void kernel_step_finish(const struct step_finish *f, const struct lau
         LAUNCH(squared_parts<4>, (unsigned)blocks, BLOCK_THREADS, 0, launch->stream, f->gradient, f->N, parts);
     else if (blocks > 0)
         LAUNCH(squared_parts<1>, (unsigned)blocks, BLOCK_THREADS, 0, launch->stream, f->gradient, f->N, parts);
-    LAUNCH(finish, 1, BLOCK_THREADS, 0, launch->stream, parts, blocks, f->totals, f->clip_norm, f->state);
+    LAUNCH(finish, 1, BLOCK_THREADS, 0, launch->stream, parts, blocks, f->loss, f->totals, f->clip_norm, f->state);
 }
 
 extern "C" void kernel_adam(const struct adam *a, const struct launch *launch)

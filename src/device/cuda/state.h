@@ -132,4 +132,16 @@ const void *cuda_operand(const struct cuda_device *cuda, const float *parameter)
 void cuda_gru_forward(struct device *device, const struct gru *gru);
 void cuda_gru_backward(struct device *device, const struct gru *gru, const struct gru_gradient *gradient);
 
+/* heads.c */
+void cuda_pool_backward(struct device *device, const struct pool *pool, const struct pool_gradient *gradient);
+void cuda_mix_forward(struct device *device, const struct mix *mix);
+void cuda_mix_backward(struct device *device, const struct mix *mix, const struct mix_gradient *gradient);
+void cuda_attend_forward(struct device *device, const struct attend *attend);
+void cuda_attend_backward(struct device *device, const struct attend *attend, const struct attend_gradient *gradient);
+void cuda_relu_forward(struct device *device, const struct relu *relu);
+void cuda_relu_backward(struct device *device, const struct relu *relu, void *d_y);
+void cuda_cross_entropy_forward(struct device *device, const struct cross_entropy *entropy);
+void cuda_cross_entropy_backward(struct device *device, const struct cross_entropy *entropy,
+                                 const struct cross_entropy_gradient *gradient);
+
 #endif
