@@ -68,7 +68,8 @@ int command_finetune(struct comm *comm, int argc, char **argv, struct error *err
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
     o.fold = (int)fold, o.quiet = json;
     o.setting_count = operands.count, o.setting = operands.word;
-    if (vet(VET_FILE, o.checkpoint, comm, error) || vet(VET_SURVEY, o.survey, comm, error) || vet(VET_RUN, o.out, comm, error))
+    if (vet(VET_FILE, o.checkpoint, comm, error) || vet(VET_FILE, o.folds, comm, error) ||
+        vet(VET_SURVEY, o.survey, comm, error) || vet(VET_RUN, o.out, comm, error))
         return error->status;
     if (finetune(&o, comm, &result, error) || !result.finished || comm_rank(comm) > 0) return error->status;
     (json ? print_json : print_text)(&o, &result);

@@ -401,6 +401,7 @@ static void describe_options(struct folds *folds, const struct survey *survey, c
 int folds_make(struct folds *folds, const struct survey *survey, const struct folds_options *options, struct error *error)
 {
     *folds = (struct folds){0};
+    CHECK(survey->ranks == 1, "folds of a survey that %d ranks share", survey->ranks);
     if (check_options(options, error)) return error->status;
     if (!has_labels(survey))
         return error_set(error, STATUS_FAILED, "%s: its light curves have no labels; ingest them with --labels", survey->path);
@@ -463,7 +464,6 @@ int folds_find_samples(const struct folds *folds, const char *path, int64_t samp
 int folds_check_survey(const struct folds *folds, const char *path, const struct survey *survey, struct error *error)
 {
     int64_t all = survey->first_curve[survey->shards], place;
-    CHECK(survey->ranks == 1, "folds of a survey that %d ranks share", survey->ranks);
     for (int64_t row = 0; row < folds->stars; row++) {
         const char *id = "none";
         if (folds->curve[row] < all) {
