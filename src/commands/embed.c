@@ -24,7 +24,7 @@ struct embedder {
     const char *checkpoint, *survey_path, *out, *attention_ids;
     int64_t attention_block; /* 1: the first; 0: not given, which is the first too */
     int pooling;
-    bool blocks, full_only;
+    bool blocks, full_only, begun; /* begun: a batch has been through the model */
     struct comm *comm;
     struct loaded_model model;
     struct survey survey;
@@ -148,10 +148,12 @@ static void compute(struct embedder *e, const struct windows *windows)
     const struct device_operations *o = e->model.device->operations;
     struct encoder *encoder = e->model.encoder;
     int D = e->model.config.model.width, M = e->model.config.model.blocks;
-    const struct pass pass = {.masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS, .unread = true};
+    const struct pass pass = {
+        .masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS, .same_parameters = e->begun, .unread = true};
     const struct host_windows host = windows_part(windows, 0, windows->count);
     encoder_upload(encoder, &host);
     encoder_forward(encoder, e->model.parameters, &pass, NULL);
+    e->begun = true;
     for (int i = 0; i < e->stages; i++)
         o->pool_forward(e->model.device, &(struct pool){.B = windows->count,
                                                         .L = encoder->L,

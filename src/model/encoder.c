@@ -399,7 +399,7 @@ void encoder_forward(struct encoder *e, const float *w, const struct pass *pass,
     struct embed embed = embed_of(e, w, pass);
     struct readout readout = readout_of(e, w, pass, totals);
     CHECK(!pass->weights || pass->read == READ_ALL, "weights of attention where not all rows are computed");
-    e->device->operations->use_parameters(e->device, w, e->table->total);
+    if (!pass->same_parameters) e->device->operations->use_parameters(e->device, w, e->table->total);
     e->device->operations->embed_forward(e->device, &embed);
     for (int i = 0; i < e->table->model.blocks; i++) block_forward(e, i, w, pass);
     if (!pass->unread) e->device->operations->readout_forward(e->device, &readout);

@@ -47,10 +47,11 @@ struct pass {
     uint64_t seed;  /* of the dropout */
     uint32_t epoch;
     const uint32_t
-        *epoch_now; /* device memory: the epoch of masks and dropout, for a pass that is recorded; NULL: that of each */
-    int read;       /* enum rows_read */
-    bool careful;   /* forward products sum in double: slow */
-    bool unread;    /* nobody reads reconstruction and window_error: forward leaves them alone */
+        *epoch_now;       /* device memory: the epoch of masks and dropout, for a pass that is recorded; NULL: that of each */
+    int read;             /* enum rows_read */
+    bool careful;         /* forward products sum in double: slow */
+    bool same_parameters; /* those of the device's last use_parameters: it need not get them again */
+    bool unread;          /* nobody reads reconstruction and window_error: forward leaves them alone */
     float *
         weights; /* device memory, B x H x L x L, overwritten: softmax weights of block weights_block, with READ_ALL only; NULL */
     int weights_block;
