@@ -57,13 +57,13 @@ class Features(CommandLineTest):
         return time, 14 + signal + self.random.normal(0, noise, len(time)), np.full(len(time), noise)
 
     def test_periods_are_found(self):
-        for harmonics in ((0.3,), (0.3, 0.15, 0.1, 0.07)):
+        for harmonics in ((0.3,), (0.3, 0.15, 0.1, 0.07), (0.25, 0.3, 0.12)):  # of the last, a sine alone finds the half
             for period in (0.0731, 0.2913, 0.5701, 0.9331, 1.0731, 3.377, 29.77, 331.0):
                 time, magnitude, error = self.curve(period, harmonics)
                 got = found(time, magnitude, error)
                 off = abs(10 ** -got["log_period"] - 1 / period)
                 self.assertLess(off, 0.2 / (time[-1] - time[0]), f"{period} d, not {10 ** got['log_period']} d")
-                self.assertGreater(got["power"], 0.5)
+                self.assertGreater(got["power"], 0.2)
 
     def test_slow_variation_is_not_taken_for_its_alias(self):
         """Seen at nearly the same hour of every night, 1 / 250 and 1 + 1 / 250 cycles a day are all but the same."""
