@@ -5,7 +5,8 @@ random forest.
 
 The period is looked for in two steps. A Lomb-Scargle periodogram of one sine (astropy, method `fast`) covers everything from an hour
 to the whole time span; its highest peaks are refined and then compared by a fit of FIT_HARMONICS harmonics, which tells a period from
-its aliases (a star seen once a night varies with f and with 1 - f alike, but its harmonics do not) better than a sine can. Two equal
+its aliases (a star seen once a night varies with f and with 1 - f alike, but its harmonics do not) better than a sine can. Where the
+variation is slow and no cycle like the last one even that fails, and what is known of stars decides (DAY_MARGIN). Two equal
 eclipses look like one period of half the length: such binaries come out at half their period, consistently, and the features of the
 fit at the doubled period say how far the two halves differ."""
 import numpy as np
@@ -17,6 +18,9 @@ FINE_STEPS_A_PEAK = 25
 SEGMENT, OVERSAMPLING = 10900, 3  # frequencies that one FFT of 2^15 covers, which stays in the cache; its points a frequency
 CANDIDATES, LEAST_CANDIDATE_POWER = 8, 0.4  # peaks that are refined; their power, of the highest one's
 FIT_HARMONICS = 3
+# A frequency within this of a whole number of cycles a day is an alias when one below this has nearly its power: long periods are
+# common, those within hundredths of a day are not.
+DAY_MARGIN, LEAST_SLOW_POWER = 0.015, 0.7
 SHAPE_HARMONICS = 4
 LEAST_OBSERVATIONS = 10  # with fewer there is no period
 SLOW_DAYS = 30.0
@@ -115,17 +119,16 @@ class HarmonicFit:
     def __init__(self, time, magnitude, weight, frequency, harmonics):
         turn = 2 * np.pi * frequency * time[:, None] * np.arange(1, harmonics + 1)
         design = np.concatenate([np.ones((len(time), 1)), np.cos(turn), np.sin(turn)], axis=1)
-        root = np.sqrt(weight)
+        level = np.sum(weight * magnitude) / weight.sum()
+        centred = magnitude - level
         # A little ridge: harmonics that the cadence cannot tell apart must not get huge amplitudes that cancel.
         matrix = (design * weight[:, None]).T @ design
         matrix[np.diag_indices_from(matrix)] += 1e-6 * weight.sum()
-        solution = np.linalg.solve(matrix, design.T @ (weight * magnitude))
-        self.mean, self.cosine, self.sine = solution[0], solution[1:harmonics + 1], solution[harmonics + 1:]
+        solution = np.linalg.solve(matrix, design.T @ (weight * centred))
+        self.mean, self.cosine, self.sine = level + solution[0], solution[1:harmonics + 1], solution[harmonics + 1:]
         self.amplitude = np.hypot(self.cosine, self.sine)
         self.phase = np.arctan2(self.sine, self.cosine)
-        off = np.sum((root * (magnitude - design @ solution)) ** 2)
-        level = np.sum(weight * magnitude) / weight.sum()
-        self.unexplained = off / np.sum(weight * (magnitude - level) ** 2)
+        self.unexplained = np.sum(weight * (centred - design @ solution) ** 2) / np.sum(weight * centred ** 2)
 
     def curve(self, phase):
         turn = 2 * np.pi * phase[:, None] * np.arange(1, len(self.cosine) + 1)
@@ -175,7 +178,11 @@ def find_period(time, magnitude, error):
     highest = max(candidates, key=lambda candidate: candidate[1])
     weight = error ** -2.0
     harmonics = FIT_HARMONICS if len(time) >= 5 * FIT_HARMONICS else 1
-    best = min(candidates, key=lambda candidate: HarmonicFit(time, magnitude, weight, candidate[0], harmonics).unexplained)
+    unexplained = {candidate: HarmonicFit(time, magnitude, weight, candidate[0], harmonics).unexplained for candidate in candidates}
+    best = min(candidates, key=unexplained.get)
+    if np.round(best[0]) >= 1 and abs(best[0] - np.round(best[0])) < DAY_MARGIN:
+        slow = [(f, power) for f, power in candidates if f < DAY_MARGIN and power >= LEAST_SLOW_POWER * best[1]]
+        best = min(slow, key=unexplained.get, default=best)
     return [best, highest] + [candidate for candidate in candidates if candidate is not best]
 
 
