@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Every operation of the CUDA device, run on the host by the emulator of tests/cuda, gives what the CPU device gives: odd lengths
- * and batches, at fp32, tf32 and bf16; and what nobody wants is neither read nor missed, though it is NaN. Compiled with
- * TESTED_DEVICE=DEVICE_CPU the device under test is the CPU's at bf16. */
+ * Every operation of a device gives what the CPU device gives at fp32: odd lengths and batches; and what nobody wants is neither
+ * read nor missed, though it is NaN. The device under test is the CUDA device, run on the host by the emulator of tests/cuda, at
+ * fp32, tf32 and bf16; compiled with TESTED_DEVICE=DEVICE_CPU it is the CPU's at bf16. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
