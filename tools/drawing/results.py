@@ -29,7 +29,7 @@ def style_of(head, encoder):
     colour, marker, line = HEADS.get(head, OTHERS)
     hollow = line == FROM_LABELS or encoder == 'trained'
     return {'color': colour, 'marker': marker, 'linestyle': line, 'markerfacecolor': 'white' if hollow else colour,
-            'linewidth': 2.2 if head == 'skip' else 1.3}
+            'linewidth': 2.2 if head == 'skip' else 1.3, 'markersize': 8 if marker == '*' else 5.5}
 
 
 def name_of(head, encoder):

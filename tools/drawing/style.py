@@ -40,6 +40,13 @@ def number(value):
     return f'{value:,}'.replace(',', '\N{NO-BREAK SPACE}')
 
 
+def title_across(axes, words, font_size=8):
+    """A title from the left end of an axes over those on its right, which does not widen its own."""
+    axes.set_title(' ', fontsize=font_size)
+    axes.annotate(words, (0, 1), xytext=(0, 4), xycoords='axes fraction', textcoords='offset points', fontsize=font_size,
+                  annotation_clip=False).set_in_layout(False)
+
+
 def legend_above(figure, handles, labels, columns):
     """A legend of the whole figure in a strip of its own at the top; the layout is constrained to the rest."""
     rows = -(-len(handles) // columns)

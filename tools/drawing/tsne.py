@@ -33,7 +33,7 @@ def flat(values, options):
 def draw_stage(axes, places, blocks):
     """In an order drawn by lot, so that no class lies on top of the others."""
     order = np.random.RandomState(0).permutation(len(places))
-    for part in np.array_split(order, 40):
+    for part in np.array_split(order, 6):
         for c in range(len(blocks.classes)):
             rows = part[blocks.label[part] == c]
             axes.scatter(*places[rows].T, s=7, linewidths=0, alpha=0.8, **point(c))
