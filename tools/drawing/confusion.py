@@ -62,7 +62,7 @@ def draw(options):
     side = max(1.9, CELL_INCHES * max(len(panel[3]) for panel in panels))
     columns = min(len(panels), max(1, int((style.PAGE_INCHES - 1.0) / side)))
     rows = -(-len(panels) // columns)
-    figure, places = plt.subplots(rows, columns, figsize=(side * columns + 1.2, (side + 0.6) * rows + 0.25), squeeze=False,
+    figure, places = plt.subplots(rows, columns, figsize=(side * columns + 1.2, (side + 0.48) * rows + 0.25), squeeze=False,
                                   constrained_layout=True)
     for i, ((survey, head, encoder), samples, counts, classes, folds) in enumerate(panels):
         axes = places.flat[i]

@@ -7,6 +7,8 @@ from drawing import results, style
 from drawing.style import COLOURS, LINES, MARKERS, plt
 from surveyfiles import FileError
 
+START = 'at the start'
+
 
 def add_options(parser):
     parser.add_argument('results', nargs='+', help='files of astromer classify, or the folder of an experiment')
@@ -25,7 +27,7 @@ def draw_survey(axes, by_samples):
         axes.errorbar(x, mean, spread, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linewidth=1.4, markersize=5.5,
                       linestyle=LINES[i % len(LINES)], elinewidth=0.9, capsize=1.8, label=f'{samples} samples a class')
     stages = len(mean)
-    axes.axhline(1 / stages, color='black', linewidth=0.9, linestyle=(0, (4, 3)), label='at the start')
+    axes.axhline(1 / stages, color='black', linewidth=0.9, linestyle=(0, (4, 3)), label=START)
     axes.set_xticks(range(stages), stage_names(stages))
     axes.set_xlabel('block')
     axes.grid(True, axis='y')
@@ -50,5 +52,6 @@ def draw(options):
     handles = {}
     for axes in places.flat:
         handles.update(dict(zip(*reversed(axes.get_legend_handles_labels()))))
-    style.legend_above(figure, list(handles.values()), list(handles), 3)
+    handles[START] = handles.pop(START)  # to the end
+    style.legend_above(figure, list(handles.values()), list(handles), 2 * columns)
     return figure

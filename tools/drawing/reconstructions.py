@@ -132,11 +132,11 @@ def draw(options):
         low, high = window.magnitude.min(), window.magnitude.max()
         for place in (left, middle):
             place.set_ylim(high + 0.08 * (high - low) + 1e-3, low - 0.08 * (high - low) - 1e-3)
+        right.set_ylabel('model - mean', fontsize=8, labelpad=1)
         middle.tick_params(labelleft=False)
         left.xaxis.set_major_locator(plt.MaxNLocator(4))
     axes[-1, 0].set_xlabel('MJD (days)')
     axes[-1, 1].set_xlabel('phase')
     axes[-1, 2].set_xlabel('true - mean (mag)', fontsize=8)
-    axes[0, 2].set_title('model - mean', fontsize=8)
-    axes[0, 0].legend(fontsize=9, ncol=3, loc='lower left', bbox_to_anchor=(0, 1.13), borderaxespad=0, frameon=False)
+    style.legend_above(figure, *axes[0, 0].get_legend_handles_labels(), 3)
     return figure

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from drawing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from drawing.style import BLACK, BLUE, DARK_GREY, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from surveyfiles import FileError, Reading, require, text, texts
 
 # In the order of legends. On the encoder: lines, filled markers. Trained from labels alone: dashes, hollow markers. From outside: dots.
@@ -17,7 +17,7 @@ FROM_LABELS, OUTSIDE = (0, (5, 1.5)), (0, (1.2, 1.2))
 HEADS = {
     'skip': (BLUE, 'o', '-'), 'avg': (SKY, 's', '-'), 'max': (VERMILLION, '^', '-'), 'att_avg': (PURPLE, 'D', '-'),
     'att_cls': (ORANGE, 'v', '-'),
-    'base_avgpool': (GREEN, 's', FROM_LABELS), 'base_gru': (GREY, '^', FROM_LABELS), 'raw_gru': (BLACK, 'o', FROM_LABELS),
+    'base_avgpool': (GREEN, 's', FROM_LABELS), 'base_gru': (DARK_GREY, '^', FROM_LABELS), 'raw_gru': (BLACK, 'o', FROM_LABELS),
     'forest_features': (BLACK, 'X', OUTSIDE), 'knn_embedding': (SKY, 'P', OUTSIDE), 'logistic_embedding': (VERMILLION, '*', OUTSIDE),
     'forest_embedding': (BLUE, 'X', OUTSIDE)}
 OTHERS = (PURPLE, '<', OUTSIDE)
