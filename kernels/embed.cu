@@ -42,12 +42,18 @@ struct window {
     pointer<float> centred;   /* LONGEST: the targets, later what the model sees */
 };
 
+/* Of the n observations from a row on, by the block; a window without any has none. */
+__device__ __forceinline__ double mean_magnitude(pointer<const float> magnitude, int64_t row, int n, pointer<double> scratch)
+{
+    double sum = 0;
+    for (int i = (int)threadIdx.x; i < n; i += BLOCK_THREADS) sum += (double)magnitude[row + i];
+    return block_sum(sum, scratch) / n;
+}
+
 __device__ __forceinline__ void centre_magnitudes(const struct window_fields &w, const struct window &own,
                                                   pointer<double> scratch)
 {
-    double sum = 0;
-    for (int i = (int)threadIdx.x; i < own.n; i += BLOCK_THREADS) sum += (double)w.magnitude[own.row + i];
-    double mean = block_sum(sum, scratch) / own.n;
+    double mean = mean_magnitude(w.magnitude, own.row, own.n, scratch);
     for (int i = (int)threadIdx.x; i < own.L; i += BLOCK_THREADS) {
         float target = i < own.n ? (float)((double)w.magnitude[own.row + i] - mean) : 0.0f;
         own.centred[i] = target;
@@ -313,6 +319,20 @@ void backward(const struct embed *e, const struct embed_gradient *g, const struc
     takes_vectors<A>(g->d_X, e->D, e->D) ? backward<A, vector_width<A>>(e, g, launch) : backward<A, 1>(e, g, launch);
 }
 
+template <class A>
+__global__ void __launch_bounds__(BLOCK_THREADS) raw_windows(const struct window_fields w, pointer<A> Y)
+{
+    SHARED(double, scratch, 32);
+    int n = w.length[blockIdx.x];
+    int64_t row = (int64_t)blockIdx.x * w.L;
+    double mean = mean_magnitude(w.magnitude, row, n, scratch);
+    for (int i = (int)threadIdx.x; i < w.L; i += BLOCK_THREADS) {
+        bool there = i < n;
+        Y[2 * (row + i)] = activation_of<A>(there ? (float)((double)w.magnitude[row + i] - mean) : 0.0f);
+        Y[2 * (row + i) + 1] = activation_of<A>(there ? (float)w.time[row + i] : 0.0f);
+    }
+}
+
 } // namespace
 
 extern "C" void kernel_embed_forward(const struct embed *e, const struct launch *launch)
@@ -333,4 +353,14 @@ extern "C" void kernel_embed_backward(const struct embed *e, const struct embed_
     check_rows(rows_of(e));
     if (rows_of(e) == 0) return;
     launch->precision == PRECISION_BF16 ? backward<bf16>(e, g, launch) : backward<float>(e, g, launch);
+}
+
+extern "C" void kernel_raw_input(const struct raw_input *raw, const struct launch *launch)
+{
+    const struct device_windows *w = raw->windows;
+    if (w->B == 0) return;
+    if (launch->precision == PRECISION_BF16)
+        LAUNCH(raw_windows<bf16>, w->B, BLOCK_THREADS, 0, launch->stream, fields_of(w), (bf16 *)raw->Y);
+    else
+        LAUNCH(raw_windows<float>, w->B, BLOCK_THREADS, 0, launch->stream, fields_of(w), (float *)raw->Y);
 }

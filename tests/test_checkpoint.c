@@ -91,7 +91,10 @@ static void made_fill(struct made *made, int64_t step)
                                                         .epoch_windows = 7,
                                                         .epoch_steps = 8,
                                                         .epoch_seconds = 1.0 / 3,
-                                                        .survey_content = INT64_MIN + step};
+                                                        .survey_content = INT64_MIN + step,
+                                                        .fold_content = -1,
+                                                        .start_content = INT64_MAX - step,
+                                                        .validation_seconds = 0.7};
 }
 
 static void made_free(struct made *made)

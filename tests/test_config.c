@@ -310,6 +310,58 @@ static void round_trip(void **state)
     check_round_trip(&config);
 }
 
+static const char *const some_keys[] = {"train", "data.window", "device", NULL};
+
+/* The message of a change that is refused. */
+static void assert_refused(const char *argument, const char *message)
+{
+    struct config config;
+    struct error error = {0};
+    char *word = (char *)(uintptr_t)argument;
+    config_default(&config);
+    assert_int_equal(config_change(&config, some_keys, "it is fixed", NULL, 1, &word, &error), STATUS_USAGE);
+    assert_string_equal(error.message, message);
+}
+
+static void changes(void **state)
+{
+    (void)state;
+    char *const arguments[] = {"train.batch=7", "device=cpu", "data.window=30"};
+    struct config config;
+    struct error error = {0};
+    config_default(&config);
+    config.model.blocks = 3;
+    config.train.patience = 4;
+    assert_int_equal(config_change(&config, some_keys, "", NULL, 3, arguments, &error), STATUS_OK);
+    assert_int_equal(config.model.blocks, 3); /* neither a default nor a preset comes over it */
+    assert_int_equal(config.train.patience, 4);
+    assert_int_equal(config.train.batch, 7);
+    assert_int_equal(config.data.window, 30);
+    assert_int_equal(config.device, DEVICE_CPU);
+    assert_refused("model.blocks=3", "command line: model.blocks cannot be given here: it is fixed");
+    assert_refused("data.windows=3", "command line: unknown key \"data.windows\"; did you mean \"data.window\"?");
+    assert_refused("data.survey=train", "command line: data.survey cannot be given here: it is fixed");
+    assert_refused("train.batch=0", "command line: train.batch must be 1 to 16777216 windows, not 0");
+    assert_refused("train.epochs=0", "command line: the run would never end: set train.epochs, train.steps or "
+                                     "train.time_limit_seconds");
+}
+
+static void differences(void **state)
+{
+    (void)state;
+    char text[CONFIG_TEXT];
+    struct config one, other;
+    config_default(&one);
+    config_default(&other);
+    other.train.batch = 7, other.data.window = 3;
+    strcpy(other.run_dir, "elsewhere");
+    assert_string_equal(config_difference(&one, &other, (const char *const[]){NULL}), "run.dir");
+    assert_string_equal(config_difference(&one, &other, (const char *const[]){"run", "data.window", NULL}), "train.batch");
+    assert_null(config_difference(&one, &other, (const char *const[]){"run.dir", "data", "train", NULL}));
+    assert_string_equal(config_difference(&one, &other, (const char *const[]){"run", "dat", "train.b", NULL}), "data.window");
+    assert_string_equal(config_value(&other, "train.batch", text), "7");
+}
+
 static void names_and_help(void **state)
 {
     (void)state;
@@ -368,7 +420,7 @@ int main(void)
         cmocka_unit_test(sources),      cmocka_unit_test(odd_files),      cmocka_unit_test(wrong_keys),
         cmocka_unit_test(wrong_values), cmocka_unit_test(wrong_yaml),     cmocka_unit_test(faults_of_several_keys),
         cmocka_unit_test(round_trip),   cmocka_unit_test(names_and_help), cmocka_unit_test(nearest),
-        cmocka_unit_test(shipped),
+        cmocka_unit_test(shipped),      cmocka_unit_test(changes),        cmocka_unit_test(differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

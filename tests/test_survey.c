@@ -269,6 +269,55 @@ static void selection_splits_by_id(void **state)
     survey_close(&survey);
 }
 
+/* Given by their indices, in any order and some twice. */
+static void selection_of_given_curves(void **state)
+{
+    (void)state;
+    static const int64_t given[] = {24, 3, 4, 14, 3, 18, 0, 24};
+    static const int64_t expected_count[SHARDS] = {2, 0, 2, 0, 2};
+    static const int32_t expected[SHARDS][2] = {{0, 3}, {0}, {0, 10}, {0}, {0, 6}};
+    struct survey survey;
+    struct selection selection;
+    struct error error = {0};
+    assert_int_equal(survey_open(&survey, folder, world, 0, &error), STATUS_OK);
+    assert_int_equal(selection_of(&selection, &survey, world, given, 8, &error), STATUS_OK);
+    assert_int_equal(selection.total, 6);
+    for (int s = 0; s < SHARDS; s++) {
+        assert_int_equal(selection.count[s], expected_count[s]);
+        if (survey_owns(&survey, s))
+            assert_memory_equal(selection.curve[s], expected[s], (size_t)expected_count[s] * sizeof **expected);
+        else
+            assert_null(selection.curve[s]);
+    }
+    selection_release(&selection);
+    assert_int_equal(selection_of(&selection, &survey, world, given, 0, &error), STATUS_OK);
+    assert_int_equal(selection.total, 0);
+    selection_release(&selection);
+    for (int64_t wrong = -1; wrong <= 25; wrong += 26) {
+        const int64_t with_wrong[] = {3, wrong};
+        error = (struct error){0};
+        assert_int_equal(selection_of(&selection, &survey, world, with_wrong, 2, &error), STATUS_FAILED);
+        assert_non_null(strstr(error.message, "has 25 light curves"));
+        selection_release(&selection);
+    }
+    survey_close(&survey);
+}
+
+static void every_curve_has_a_shard(void **state)
+{
+    (void)state;
+    struct survey survey;
+    struct error error = {0};
+    assert_int_equal(survey_open(&survey, folder, world, 0, &error), STATUS_OK);
+    for (int64_t s = 0, curve = 0; s < SHARDS; s++)
+        for (int64_t c = 0; c < counts[s]; c++, curve++) {
+            int64_t place;
+            assert_int_equal(survey_shard_of(&survey, curve, &place), s);
+            assert_int_equal(place, c);
+        }
+    survey_close(&survey);
+}
+
 /* Training, validation and test part are the survey without overlap, and a larger validation part takes no star of the test part.
  */
 static void the_test_part_is_of_no_training(void **state)
@@ -357,6 +406,8 @@ int main(int argc, char **argv)
         WITH_SURVEY(damaged_shards),
         WITH_SURVEY(too_many_ranks),
         WITH_SURVEY(selection_splits_by_id),
+        WITH_SURVEY(selection_of_given_curves),
+        WITH_SURVEY(every_curve_has_a_shard),
         WITH_SURVEY(the_test_part_is_of_no_training),
         cmocka_unit_test(hash_is_the_documented_one),
         cmocka_unit_test(bands_of_a_star_stay_together),

@@ -163,6 +163,10 @@ static bool find_fault(const struct config *config, struct fault *fault)
         return blame(fault, "data.test", "data.validation",
                      "data.validation and data.test leave nothing to train on: %g + %g must be under 1", share,
                      config->data.test);
+    if (config->data.folds[0] && !config->data.samples)
+        return blame(fault, "data.folds", "data.samples", "data.folds needs data.samples, the light curves a class to train on");
+    if (!config->data.folds[0] && (config->data.samples || config->data.fold))
+        return blame(fault, "data.samples", "data.fold", "data.samples and data.fold are of data.folds, which is not set");
     const struct model_config *model = &config->model;
     if (model->heads < 1 || model->width % model->heads)
         return blame(fault, "model.width", "model.heads", "model.heads must divide model.width, and %d does not divide %d",
@@ -221,22 +225,35 @@ static int apply_sources(struct config *config, const struct source *sources, in
     return check_sources(config, sources, count, error);
 }
 
-int config_read(struct config *config, const char *path, int count, char *const *arguments, struct error *error)
+/* A file's keys (path NULL: none) and those of arguments. release_sources belongs to it, whatever it returned. */
+static int read_sources(struct source sources[2], const char *path, int count, char *const *arguments, struct error *error)
 {
-    struct source sources[2] = {{.name = path ? path : "command line"}, {.name = "command line"}};
     char *text = NULL;
     size_t bytes = 0;
+    sources[0] = (struct source){.name = path ? path : "command line"};
+    sources[1] = (struct source){.name = "command line"};
     if (error->status != STATUS_OK) goto cleanup;
     if (path) text = read_file(path, &bytes, error);
     if (error->status != STATUS_OK) goto cleanup;
     if (path && entries_read(&sources[0].entries, text, bytes, path, error) != STATUS_OK) goto cleanup;
-    if (read_arguments(&sources[1], count, arguments, error) != STATUS_OK) goto cleanup;
-    apply_sources(config, sources, 2, error);
+    read_arguments(&sources[1], count, arguments, error);
 cleanup:
-    if (error->status != STATUS_OK) config_default(config);
+    memory_free(text);
+    return error->status;
+}
+
+static void release_sources(struct source sources[2])
+{
     entries_release(&sources[0].entries);
     entries_release(&sources[1].entries);
-    memory_free(text);
+}
+
+int config_read(struct config *config, const char *path, int count, char *const *arguments, struct error *error)
+{
+    struct source sources[2];
+    if (!read_sources(sources, path, count, arguments, error)) apply_sources(config, sources, 2, error);
+    if (error->status != STATUS_OK) config_default(config);
+    release_sources(sources);
     return error->status;
 }
 
@@ -248,6 +265,57 @@ int config_parse(struct config *config, const char *text, const char *name, stru
     if (error->status != STATUS_OK) config_default(config);
     entries_release(&source.entries);
     return error->status;
+}
+
+/* Whether a list that ends with NULL names the key or its group. */
+static bool is_named(const char *key, const char *const *names)
+{
+    for (; *names; names++) {
+        size_t length = strlen(*names);
+        if (!strncmp(key, *names, length) && (!key[length] || key[length] == '.')) return true;
+    }
+    return false;
+}
+
+static int refuse_others(const struct source *source, const char *const *allowed, const char *else_text, struct error *error)
+{
+    for (size_t i = 0; i < source->entries.count; i++) {
+        const struct entry *entry = &source->entries.entry[i];
+        if (!key_find(entry->path) || is_named(entry->path, allowed)) continue;
+        error_set(error, STATUS_USAGE, "%s cannot be given here: %s", entry->path, else_text);
+        return place(error, source, entry->line);
+    }
+    return STATUS_OK;
+}
+
+int config_change(struct config *config, const char *const *allowed, const char *else_text, const char *path, int count,
+                  char *const *arguments, struct error *error)
+{
+    struct source sources[2];
+    if (!read_sources(sources, path, count, arguments, error)) {
+        for (int i = 0; i < 2; i++)
+            if (refuse_others(&sources[i], allowed, else_text, error) || apply_source(config, &sources[i], error)) break;
+        if (!error->status) check_sources(config, sources, 2, error);
+    }
+    release_sources(sources);
+    return error->status;
+}
+
+const char *config_value(const struct config *config, const char *name, char text[CONFIG_TEXT])
+{
+    const struct key *key = key_find(name);
+    CHECK(key, "no config key %s", name);
+    return key_text(key, config, text);
+}
+
+const char *config_difference(const struct config *one, const struct config *other, const char *const *but)
+{
+    char a[CONFIG_TEXT], b[CONFIG_TEXT];
+    for (int i = 0; i < config_key_count; i++) {
+        const struct key *key = &config_keys[i];
+        if (!is_named(key->name, but) && strcmp(key_text(key, one, a), key_text(key, other, b))) return key->name;
+    }
+    return NULL;
 }
 
 /* Code points that cannot stand as they are between double quotes in YAML: controls, line separators, the byte order mark and

@@ -50,6 +50,9 @@ struct config {
         double memory_gb;
         double test;                /* share of the curves kept for tests, neither trained on nor validated with */
         int64_t validation_windows; /* windows a light curve gives to a validation at most, 0 = all */
+        char folds[CONFIG_TEXT];    /* a file of folds (survey/folds.h) whose light curves these are; "" for none */
+        int fold;                   /* from 0 */
+        int64_t samples;            /* per class, of the fold's training sets */
     } data;
     struct model_config model;
     struct masking_config masking;
@@ -73,7 +76,22 @@ struct config {
         int64_t log_every_steps;
         int reduce_precision;        /* enum reduce_precision */
         double rank_timeout_seconds; /* 0 = off */
+        char start[CONFIG_TEXT];     /* a checkpoint whose weights training starts from, "" for new ones */
     } train;
+    struct {
+        int64_t batch, epochs, patience;
+        double learning_rate, encoder_learning_rate;
+        int64_t seed;
+    } classify; /* training of classifier heads */
+    struct {
+        char dir[CONFIG_TEXT];
+        char checkpoint[CONFIG_TEXT];
+        char surveys[CONFIG_TEXT]; /* folders, with commas between */
+        char samples[CONFIG_TEXT]; /* numbers, the same */
+        char heads[CONFIG_TEXT];   /* names, the same */
+        int64_t folds, test, validation, least, seed;
+        bool unseen, finetune, train_encoder;
+    } experiment; /* the grid of classifiers */
     struct {
         double every_seconds; /* 0 = off */
         int64_t every_epochs; /* 0 = off */
@@ -92,7 +110,19 @@ void config_default(struct config *config);
  * key and the nearest valid key or values; *config then has the defaults. path NULL: no file. Not collective. */
 int config_read(struct config *config, const char *path, int count, char *const *arguments, struct error *error);
 
-/* The same from YAML text; `name` stands for the file in messages. Starts from defaults. */
+/* Lays a file's keys (path NULL: none) and arguments over the values that *config has; no preset is applied. Only keys that
+ * `allowed` names may be given, itself or its group (a list that ends with NULL): another is STATUS_USAGE with a line that ends
+ * in `else_text`, which says whose the key is. On failure *config is not to be used. Not collective. */
+int config_change(struct config *config, const char *const *allowed, const char *else_text, const char *path, int count,
+                  char *const *arguments, struct error *error);
+
+/* The first key whose value is not the same in the two, leaving out those that `but` names, itself or its group (a list that ends
+ * with NULL); NULL when there is none. */
+const char *config_difference(const struct config *one, const struct config *other, const char *const *but);
+/* The value of a key as it would stand in a file, into text; returns text. The key must exist. */
+const char *config_value(const struct config *config, const char *name, char text[CONFIG_TEXT]);
+
+/* The same as config_read from YAML text; `name` stands for the file in messages. Starts from defaults. */
 int config_parse(struct config *config, const char *text, const char *name, struct error *error);
 
 /* Checks that need more than one key (width divisible by heads, masks' fractions, ...). config_read and config_parse call it. */

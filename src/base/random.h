@@ -25,6 +25,9 @@ enum random_purpose {
     RANDOM_SHUFFLE = 4,       /* curve,          element = observation index in the light curve */
     RANDOM_INITIALISE = 5,    /* curve = tensor, element = index in the tensor */
     RANDOM_SYNTHETIC = 6,     /* curve,          element counts draws */
+    RANDOM_FOLD_ORDER = 7,    /* epoch = fold, curve = hash of the star, elements 0 and 1 */
+    RANDOM_FOLD_DRAW = 8,     /* epoch = fold, curve = class, element counts draws */
+    RANDOM_SAMPLE_WINDOW = 9, /* curve = item of the set, element 0: a classifier's window of a light curve */
     RANDOM_DROPOUT = 16       /* + place (0 embedding, 1 + 2 block attention, 2 + 2 block ffn); element = step * width + column */
 };
 

@@ -35,7 +35,10 @@ struct progress_state {
     int64_t epoch_windows;        /* ... windows and steps that the two sums are over */
     int64_t epoch_steps;
     double epoch_seconds;
-    int64_t survey_content; /* of the survey that it is trained on, struct survey's; 0 in files that do not say */
+    int64_t survey_content;    /* of the survey that it is trained on, struct survey's; 0 in files that do not say */
+    int64_t fold_content;      /* a hash of the light curves of data.folds, 0 without */
+    int64_t start_content;     /* a hash of the weights of train.start, 0 without */
+    double validation_seconds; /* spent in validation, over all restarts */
 };
 
 /* What a checkpoint holds. The three buffers are flat, as the parameter table lays them out; m and v may be NULL (then none are

@@ -27,11 +27,24 @@ const char *const checkpoint_group[TENSOR_GROUPS] = {"parameters", "adam/m", "ad
 #define INTEGER(field, least) FIELD(field, true, least, false)
 #define NUMBER(field) FIELD(field, false, 0, false)
 const struct progress_field progress_fields[] = {
-    INTEGER(step, 0),        INTEGER(skipped, 0),           INTEGER(epoch, 0),
-    INTEGER(position, 0),    INTEGER(windows_seen, 0),      NUMBER(seconds),
-    NUMBER(best_rmse),       INTEGER(best_epoch, -1),       INTEGER(patience_used, 0),
-    NUMBER(epoch_error_sum), NUMBER(epoch_plain_error_sum), INTEGER(epoch_windows, 0),
-    INTEGER(epoch_steps, 0), NUMBER(epoch_seconds),         FIELD(survey_content, true, -0x1p63, true),
+    INTEGER(step, 0),
+    INTEGER(skipped, 0),
+    INTEGER(epoch, 0),
+    INTEGER(position, 0),
+    INTEGER(windows_seen, 0),
+    NUMBER(seconds),
+    NUMBER(best_rmse),
+    INTEGER(best_epoch, -1),
+    INTEGER(patience_used, 0),
+    NUMBER(epoch_error_sum),
+    NUMBER(epoch_plain_error_sum),
+    INTEGER(epoch_windows, 0),
+    INTEGER(epoch_steps, 0),
+    NUMBER(epoch_seconds),
+    FIELD(survey_content, true, -0x1p63, true),
+    FIELD(fold_content, true, -0x1p63, true),
+    FIELD(start_content, true, -0x1p63, true),
+    FIELD(validation_seconds, false, 0, true),
 };
 const int progress_field_count = sizeof progress_fields / sizeof *progress_fields;
 

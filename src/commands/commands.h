@@ -24,8 +24,13 @@ extern const struct command command_table[];
 int command_ingest(struct comm *comm, int argc, char **argv, struct error *error);
 int command_synth(struct comm *comm, int argc, char **argv, struct error *error);
 int command_pretrain(struct comm *comm, int argc, char **argv, struct error *error);
+int command_finetune(struct comm *comm, int argc, char **argv, struct error *error);
 int command_evaluate(struct comm *comm, int argc, char **argv, struct error *error);
 int command_embed(struct comm *comm, int argc, char **argv, struct error *error);
+int command_classify(struct comm *comm, int argc, char **argv, struct error *error);
+int command_experiment(struct comm *comm, int argc, char **argv, struct error *error);
+int command_folds(struct comm *comm, int argc, char **argv, struct error *error);
+int command_neighbours(struct comm *comm, int argc, char **argv, struct error *error);
 int command_check(struct comm *comm, int argc, char **argv, struct error *error);
 int command_info(struct comm *comm, int argc, char **argv, struct error *error);
 

@@ -5,12 +5,13 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/memory.h"
 #include "base/progress.h"
+#include "commands/attention_output.h"
 #include "commands/commands.h"
 #include "commands/embedding_file.h"
+#include "commands/files.h"
 #include "commands/loaded_model.h"
 #include "commands/options.h"
 #include "commands/vet.h"
@@ -20,7 +21,8 @@
 static const char *const pool_names[] = {[POOL_MEAN] = "mean", [POOL_MAX] = "max", NULL};
 
 struct embedder {
-    const char *checkpoint, *survey_path, *out;
+    const char *checkpoint, *survey_path, *out, *attention_ids;
+    int64_t attention_block; /* 1: the first; 0: not given, which is the first too */
     int pooling;
     bool blocks, full_only;
     struct comm *comm;
@@ -28,6 +30,7 @@ struct embedder {
     struct survey survey;
     struct selection selection;
     int64_t *first_row; /* S + 1: row of each shard's first window; [S] = windows in all */
+    struct attention_output attention;
     struct embedding_file file;
     int stages;    /* embeddings of a window: 1, with --blocks M + 1, the last one the last block's */
     float *pooled; /* device memory: capacity x stages x D */
@@ -37,8 +40,9 @@ struct embedder {
     int64_t row;   /* ... and its row */
 };
 
-static int64_t curve_windows(const struct embedder *e, int shard, int64_t curve)
+static int64_t curve_windows(void *embedder, int shard, int64_t curve)
 {
+    const struct embedder *e = embedder;
     const uint64_t *offset = e->survey.shard[shard].offset + curve;
     return sequential_windows((int64_t)(offset[1] - offset[0]), e->model.config.data.window, 0, e->full_only);
 }
@@ -63,18 +67,12 @@ static int number_rows(struct embedder *e, struct error *error)
                      survey->path, e->model.config.data.window);
 }
 
-static bool same_file(const char *a, const char *b)
-{
-    struct stat first, second;
-    return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
-
 /* The output would take the place of its own input. Each rank looks at its own shards. */
 static int check_out(const struct embedder *e, struct error *error)
 {
-    const char *input = same_file(e->out, e->checkpoint) ? e->checkpoint : NULL;
+    const char *input = files_same(e->out, e->checkpoint) ? e->checkpoint : NULL;
     for (int s = e->survey.rank; s < e->survey.shards; s += e->survey.ranks)
-        if (same_file(e->out, e->survey.shard[s].path)) input = e->survey.shard[s].path;
+        if (files_same(e->out, e->survey.shard[s].path)) input = e->survey.shard[s].path;
     if (input)
         error_set(error, STATUS_USAGE, "embed: --out %s would overwrite %s, which is read; name another file", e->out, input);
     return comm_agree(e->comm, error);
@@ -98,7 +96,13 @@ static int make_file(struct embedder *e, struct error *error)
                                       .width = config->model.width,
                                       .stages = e->blocks ? e->stages : 0,
                                       .id_bytes = (size_t)most[0],
-                                      .labelled = most[1]};
+                                      .labelled = most[1],
+                                      .heads = config->model.heads,
+                                      .window = config->data.window};
+    if (e->attention_ids) {
+        layout.attention_windows = e->attention.first_row[survey->shards];
+        layout.attention_block = e->attention.block;
+    }
     char *text = config_text(config);
     struct embedding_origin origin = {.survey = &survey->identity,
                                       .checkpoint = e->checkpoint,
@@ -144,7 +148,7 @@ static void compute(struct embedder *e, const struct windows *windows)
     const struct device_operations *o = e->model.device->operations;
     struct encoder *encoder = e->model.encoder;
     int D = e->model.config.model.width, M = e->model.config.model.blocks;
-    const struct pass pass = {.masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS};
+    const struct pass pass = {.masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS, .unread = true};
     const struct host_windows host = windows_part(windows, 0, windows->count);
     encoder_upload(encoder, &host);
     encoder_forward(encoder, e->model.parameters, &pass, NULL);
@@ -193,6 +197,7 @@ static int embed_batch(struct embedder *e, const struct windows *windows, struct
         while (end < windows->count && windows->curve[end] < e->survey.first_curve[e->shard + 1]) end++;
         write_part(e, windows, first, end - first, error);
     }
+    if (!error->status) attention_output_windows(&e->attention, windows, &e->file, error);
     return error->status;
 }
 
@@ -279,6 +284,10 @@ static int prepare(struct embedder *e, const struct operands *operands, struct e
         survey_open(&e->survey, e->survey_path, e->comm, memory_bytes, error) ||
         selection_new(&e->selection, &e->survey, e->comm, PART_ALL, NULL, error) || check_out(e, error) || number_rows(e, error))
         return error->status;
+    if (e->attention_ids &&
+        attention_output_open(&e->attention, e->attention_ids, e->attention_block ? (int)e->attention_block - 1 : 0, &e->model,
+                              &e->survey, e->comm, curve_windows, e, error))
+        return error->status;
     return make_file(e, error);
 }
 
@@ -292,6 +301,10 @@ static void print_end(const struct embedder *e, double seconds)
            pool_names[e->pooling]);
     if (e->blocks)
         printf("  blocks     %lld x %d x %d, the same of the input embedding and of every block\n", windows, e->stages, D);
+    if (e->attention_ids)
+        printf("  attention  %lld windows of %d light curves, the weights of the %d heads of block %d\n",
+               (long long)e->attention.first_row[e->survey.shards], e->attention.list.count, e->model.config.model.heads,
+               e->attention.block + 1);
     printf("next: python3 -c \"import h5py; f = h5py.File('%s'); print(f['embedding'][0], f['id'][f['curve'][0]])\"\n", e->out);
 }
 
@@ -304,6 +317,7 @@ static int embed(struct embedder *e, const struct operands *operands, struct err
     }
     if (!embedding_file_close(&e->file, error) && comm_rank(e->comm) == 0) print_end(e, clock_seconds() - begin);
     if (e->pooled) e->model.device->operations->release(e->model.device, e->pooled);
+    attention_output_close(&e->attention);
     memory_free(e->values);
     memory_free(e->last);
     memory_free(e->first_row);
@@ -322,7 +336,8 @@ static const char about[] =
 static const char more[] =
     "device, precision, threads and data.memory_gb can be set as key=value; all else comes from the checkpoint.\n"
     "The file has datasets embedding, curve, start, length (a row for each window), id, label and first_window\n"
-    "(for each light curve); with --blocks also blocks, windows x (blocks + 1) x width.\n"
+    "(for each light curve); with --blocks also blocks, windows x (blocks + 1) x width; with --attention also\n"
+    "attention/weights, windows x heads x L x L, and attention/curve, start, length, time and magnitude.\n"
     "Examples:\n"
     "  astromer embed --checkpoint runs/macho/best.h5 --survey surveys/alcock --out alcock-embedding.h5\n"
     "  mpirun -n 8 astromer embed --checkpoint best.h5 --survey surveys/macho --out e.h5 --pool max --blocks device=cuda";
@@ -340,6 +355,9 @@ int command_embed(struct comm *comm, int argc, char **argv, struct error *error)
         {"--pool", OPTION_CHOICE, &e.pooling, "mean|max", "how the observations of a window become one vector (mean)", false, 0,
          0, pool_names},
         {"--blocks", OPTION_FLAG, &e.blocks, NULL, "embeddings from the input embedding and every block too", false, 0, 0, NULL},
+        {"--attention", OPTION_TEXT, &e.attention_ids, "ID,ID|@FILE",
+         "the heads' softmax weights over the windows of these light curves too; @FILE: an id a line", false, 0, 0, NULL},
+        {"--attention-block", OPTION_INTEGER, &e.attention_block, "N", "of which block (1, the first)", false, 1, 1e6, NULL},
         {"--full-windows", OPTION_FLAG, &e.full_only, NULL, "leave out windows shorter than the model's", false, 0, 0, NULL},
         {0},
     };
@@ -347,5 +365,7 @@ int command_embed(struct comm *comm, int argc, char **argv, struct error *error)
         "embed", "--checkpoint FILE --survey SURVEY --out FILE.h5 [OPTION ...] [KEY=VALUE ...]", about, table, "KEY=VALUE", 0, -1,
         more};
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
+    if (e.attention_block && !e.attention_ids)
+        return error_set(error, STATUS_USAGE, "embed: --attention-block says of which block; give --attention ID,ID too");
     return embed(&e, &operands, error);
 }

@@ -17,29 +17,75 @@
 
 enum { STRUCTURE_BYTES = 1 << 20 }; /* more than all names and attributes take */
 
-static const char *const set_names[EMBEDDING_SETS] = {
-    [SET_EMBEDDING] = "embedding", [SET_BLOCKS] = "blocks", [SET_CURVE] = "curve", [SET_START] = "start",
-    [SET_LENGTH] = "length",       [SET_ID] = "id",         [SET_LABEL] = "label", [SET_FIRST_WINDOW] = "first_window",
+enum { DIMENSIONS_MOST = 4 };
+
+/* What a dataset has rows for. */
+enum rows_of { ROWS_WINDOWS, ROWS_CURVES, ROWS_ENDS /* a curve more */, ROWS_ATTENTION };
+enum number { NUMBER_F32, NUMBER_F64, NUMBER_I32, NUMBER_I64, TEXT };
+
+static const struct {
+    const char *name;
+    enum rows_of rows;
+    enum number type;
+} sets[EMBEDDING_SETS] = {
+    [SET_EMBEDDING] = {"embedding", ROWS_WINDOWS, NUMBER_F32},
+    [SET_BLOCKS] = {"blocks", ROWS_WINDOWS, NUMBER_F32},
+    [SET_CURVE] = {"curve", ROWS_WINDOWS, NUMBER_I64},
+    [SET_START] = {"start", ROWS_WINDOWS, NUMBER_I32},
+    [SET_LENGTH] = {"length", ROWS_WINDOWS, NUMBER_I32},
+    [SET_ID] = {"id", ROWS_CURVES, TEXT},
+    [SET_LABEL] = {"label", ROWS_CURVES, NUMBER_I32},
+    [SET_FIRST_WINDOW] = {"first_window", ROWS_ENDS, NUMBER_I64},
+    [SET_ATTENTION_WEIGHTS] = {"attention/weights", ROWS_ATTENTION, NUMBER_F32},
+    [SET_ATTENTION_CURVE] = {"attention/curve", ROWS_ATTENTION, NUMBER_I64},
+    [SET_ATTENTION_START] = {"attention/start", ROWS_ATTENTION, NUMBER_I32},
+    [SET_ATTENTION_LENGTH] = {"attention/length", ROWS_ATTENTION, NUMBER_I32},
+    [SET_ATTENTION_TIME] = {"attention/time", ROWS_ATTENTION, NUMBER_F64},
+    [SET_ATTENTION_MAGNITUDE] = {"attention/magnitude", ROWS_ATTENTION, NUMBER_F32},
 };
 
 /* The shape of a dataset: how many dimensions, 0 when this file has no such dataset. */
-static int set_shape(const struct embedding_layout *layout, int set, hsize_t shape[3])
+static int set_shape(const struct embedding_layout *layout, int set, hsize_t shape[DIMENSIONS_MOST])
 {
-    bool per_curve = set == SET_ID || set == SET_LABEL || set == SET_FIRST_WINDOW;
-    shape[0] = (hsize_t)(per_curve ? layout->curves + (set == SET_FIRST_WINDOW) : layout->windows);
-    shape[1] = shape[2] = (hsize_t)layout->width;
+    const int64_t rows[] = {layout->windows, layout->curves, layout->curves + 1, layout->attention_windows};
+    hsize_t D = (hsize_t)layout->width, L = (hsize_t)layout->window, H = (hsize_t)layout->heads;
+    shape[0] = (hsize_t)rows[sets[set].rows];
     if (set == SET_LABEL && !layout->labelled) return 0;
     if (set == SET_BLOCKS && !layout->stages) return 0;
-    if (set == SET_BLOCKS) shape[1] = (hsize_t)layout->stages;
-    return set == SET_EMBEDDING ? 2 : set == SET_BLOCKS ? 3 : 1;
+    if (sets[set].rows == ROWS_ATTENTION && !layout->attention_windows) return 0;
+    switch (set) {
+    case SET_EMBEDDING:
+        shape[1] = D;
+        return 2;
+    case SET_BLOCKS:
+        shape[1] = (hsize_t)layout->stages, shape[2] = D;
+        return 3;
+    case SET_ATTENTION_WEIGHTS:
+        shape[1] = H, shape[2] = shape[3] = L;
+        return 4;
+    case SET_ATTENTION_TIME:
+    case SET_ATTENTION_MAGNITUDE:
+        shape[1] = L;
+        return 2;
+    }
+    return 1;
 }
 
 /* The type of a dataset's elements in the file, or in memory when `native`. To be closed by the caller. */
 static hid_t set_type(const struct embedding_layout *layout, int set, bool native)
 {
-    if (set == SET_EMBEDDING || set == SET_BLOCKS) return H5Tcopy(native ? H5T_NATIVE_FLOAT : H5T_IEEE_F32LE);
-    if (set == SET_CURVE || set == SET_FIRST_WINDOW) return H5Tcopy(native ? H5T_NATIVE_INT64 : H5T_STD_I64LE);
-    if (set != SET_ID) return H5Tcopy(native ? H5T_NATIVE_INT32 : H5T_STD_I32LE);
+    switch (sets[set].type) {
+    case NUMBER_F32:
+        return H5Tcopy(native ? H5T_NATIVE_FLOAT : H5T_IEEE_F32LE);
+    case NUMBER_F64:
+        return H5Tcopy(native ? H5T_NATIVE_DOUBLE : H5T_IEEE_F64LE);
+    case NUMBER_I32:
+        return H5Tcopy(native ? H5T_NATIVE_INT32 : H5T_STD_I32LE);
+    case NUMBER_I64:
+        return H5Tcopy(native ? H5T_NATIVE_INT64 : H5T_STD_I64LE);
+    case TEXT:
+        break;
+    }
     hid_t type = H5Tcopy(H5T_C_S1);
     H5Tset_size(type, layout->id_bytes);
     H5Tset_strpad(type, H5T_STR_NULLPAD);
@@ -49,7 +95,7 @@ static hid_t set_type(const struct embedding_layout *layout, int set, bool nativ
 
 static int64_t set_bytes(const struct embedding_layout *layout, int set)
 {
-    hsize_t shape[3];
+    hsize_t shape[DIMENSIONS_MOST];
     int dimensions = set_shape(layout, set, shape);
     hid_t type = set_type(layout, set, false);
     int64_t bytes = dimensions ? (int64_t)H5Tget_size(type) : 0;
@@ -81,7 +127,7 @@ static herr_t put_attributes(hid_t file, const struct embedding_origin *origin)
 /* An empty dataset whose room is allocated; nothing when the file has no such dataset. */
 static herr_t put_set(hid_t file, const struct embedding_layout *layout, int set)
 {
-    hsize_t shape[3];
+    hsize_t shape[DIMENSIONS_MOST];
     int dimensions = set_shape(layout, set, shape);
     if (!dimensions) return 0;
     hid_t type = set_type(layout, set, false), space = H5Screate_simple(dimensions, shape, NULL);
@@ -90,11 +136,24 @@ static herr_t put_set(hid_t file, const struct embedding_layout *layout, int set
     H5Pset_alloc_time(properties, H5D_ALLOC_TIME_EARLY);
     H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
     H5Pset_obj_track_times(properties, false); /* the same content must give the same file */
-    hid_t opened = H5Dcreate2(file, set_names[set], type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+    hid_t opened = H5Dcreate2(file, sets[set].name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
     herr_t status = opened < 0 || H5Dclose(opened) < 0 ? -1 : 0;
     H5Pclose(properties);
     H5Sclose(space);
     H5Tclose(type);
+    return status;
+}
+
+/* The group of attention's datasets, where there are any. */
+static herr_t put_group(hid_t file, const struct embedding_layout *layout)
+{
+    if (!layout->attention_windows) return 0;
+    hid_t properties = H5Pcreate(H5P_GROUP_CREATE);
+    H5Pset_obj_track_times(properties, false);
+    hid_t group = H5Gcreate2(file, "attention", H5P_DEFAULT, properties, H5P_DEFAULT);
+    H5Pclose(properties);
+    herr_t status = group < 0 ? -1 : h5_integer_put(group, "block", H5T_STD_I32LE, layout->attention_block + 1);
+    if (group >= 0 && H5Gclose(group) < 0) status = -1;
     return status;
 }
 
@@ -116,6 +175,7 @@ static void put_structure(struct embedding_file *file, const struct embedding_or
     H5Pclose(create);
     H5Pclose(access);
     herr_t status = made < 0 ? -1 : put_attributes(made, origin);
+    if (status >= 0) status = put_group(made, &file->layout);
     for (int set = 0; set < EMBEDDING_SETS && status >= 0; set++) status = put_set(made, &file->layout, set);
     file->stuck = made >= 0 && H5Fclose(made) < 0;
     if (status < 0 || file->stuck) h5_failed(error, file->temporary, "cannot be written");
@@ -177,11 +237,11 @@ static void open_together(struct embedding_file *file, struct error *error)
     if (failed) h5_failed(error, file->temporary, "cannot be opened for all ranks to write");
     comm_sum_int64(file->comm, &failed, 1);
     CHECK(failed == 0 || failed == comm_size(file->comm) || file->file >= 0, "%s", error->message);
-    hsize_t shape[3];
+    hsize_t shape[DIMENSIONS_MOST];
     for (int set = 0; set < EMBEDDING_SETS && !failed; set++) {
         if (!set_shape(&file->layout, set, shape)) continue;
-        file->set[set] = H5Dopen2(file->file, set_names[set], H5P_DEFAULT);
-        if (file->set[set] < 0) h5_failed(error, file->temporary, "dataset %s cannot be opened", set_names[set]);
+        file->set[set] = H5Dopen2(file->file, sets[set].name, H5P_DEFAULT);
+        if (file->set[set] < 0) h5_failed(error, file->temporary, "dataset %s cannot be opened", sets[set].name);
     }
 }
 
@@ -209,7 +269,7 @@ int embedding_file_create(struct embedding_file *file, const char *path, const s
 static int write_rows(struct embedding_file *file, int set, int64_t first, int64_t count, const void *values, struct error *error)
 {
     struct h5_quiet quiet;
-    hsize_t shape[3], start[3] = {(hsize_t)first, 0, 0};
+    hsize_t shape[DIMENSIONS_MOST], start[DIMENSIONS_MOST] = {(hsize_t)first};
     int dimensions = set_shape(&file->layout, set, shape);
     if (!dimensions || count == 0 || error->status) return error->status;
     shape[0] = (hsize_t)count;
@@ -219,7 +279,7 @@ static int write_rows(struct embedding_file *file, int set, int64_t first, int64
     herr_t status = there < 0 ? -1 : H5Sselect_hyperslab(there, H5S_SELECT_SET, start, NULL, shape, NULL);
     if (status >= 0) status = H5Dwrite(file->set[set], type, here, there, H5P_DEFAULT, values);
     if (status < 0) {
-        h5_failed(error, file->temporary, "%s cannot be written", set_names[set]);
+        h5_failed(error, file->temporary, "%s cannot be written", sets[set].name);
         file->stuck = true;
     }
     H5Tclose(type);
@@ -238,6 +298,19 @@ int embedding_file_rows(struct embedding_file *file, const struct embedding_rows
     write_rows(file, SET_CURVE, rows->first, rows->count, rows->curve, error);
     write_rows(file, SET_START, rows->first, rows->count, rows->start, error);
     return write_rows(file, SET_LENGTH, rows->first, rows->count, rows->length, error);
+}
+
+int embedding_file_attention(struct embedding_file *file, const struct attention_rows *rows, struct error *error)
+{
+    CHECK(rows->first >= 0 && rows->first + rows->count <= file->layout.attention_windows,
+          "rows %lld to %lld of %lld of attention", (long long)rows->first, (long long)(rows->first + rows->count),
+          (long long)file->layout.attention_windows);
+    write_rows(file, SET_ATTENTION_WEIGHTS, rows->first, rows->count, rows->weights, error);
+    write_rows(file, SET_ATTENTION_CURVE, rows->first, rows->count, rows->curve, error);
+    write_rows(file, SET_ATTENTION_START, rows->first, rows->count, rows->start, error);
+    write_rows(file, SET_ATTENTION_LENGTH, rows->first, rows->count, rows->length, error);
+    write_rows(file, SET_ATTENTION_TIME, rows->first, rows->count, rows->time, error);
+    return write_rows(file, SET_ATTENTION_MAGNITUDE, rows->first, rows->count, rows->magnitude, error);
 }
 
 static void write_ids(struct embedding_file *file, int64_t first, const struct shard *shard, struct error *error)
@@ -318,7 +391,7 @@ static void close_file(struct embedding_file *file, struct error *error)
     h5_quiet_begin(&quiet);
     for (int set = 0; set < EMBEDDING_SETS; set++)
         if (file->set[set] >= 0 && H5Dclose(file->set[set]) < 0) {
-            h5_failed(error, file->temporary, "%s cannot be written", set_names[set]);
+            h5_failed(error, file->temporary, "%s cannot be written", sets[set].name);
             file->stuck = true;
         }
     if (!any_stuck(file) && file->file >= 0 && H5Fclose(file->file) < 0) {

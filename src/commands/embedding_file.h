@@ -11,10 +11,15 @@
  *   id            strings of fixed length (UTF-8, padded with zeros) [curves]
  *   label         i32 [curves]                 index in the attribute classes, -1 none; absent in a survey without labels
  *   first_window  i64 [curves + 1]             light curve c has the rows first_window[c] .. first_window[c+1]-1, maybe none
- * Attributes of the file: format_version; survey_id, survey (its name), band, classes (absent without labels); checkpoint (its
- * path), step (of the checkpoint); pool (mean or max), window (L), full_windows (1: shorter windows were left out), precision;
- * config (YAML text of the checkpoint's config, with device, precision, threads and data.memory_gb as embed was told).
- * All datasets are contiguous. The file is written under a temporary name (OUT.partial) and renamed when it is whole. */
+ * With --attention a group `attention`, a row for each window of the light curves that were named, in the same order; its
+ * attribute block says which block's weights they are (1: the first):
+ *   weights       f32 [rows x H x L x L]       softmax weights of each head: of the steps as queries over the steps as keys, 0
+ * for queries after the window's last observation curve, start, length                       as above time          f64 [rows x
+ * L]               MJD, 0 after the last observation magnitude     f32 [rows x L]               as observed, 0 after the last
+ * observation Attributes of the file: format_version; survey_id, survey (its name), band, classes (absent without labels);
+ * checkpoint (its path), step (of the checkpoint); pool (mean or max), window (L), full_windows (1: shorter windows were left
+ * out), precision; config (YAML text of the checkpoint's config, with device, precision, threads and data.memory_gb as embed was
+ * told). All datasets are contiguous. The file is written under a temporary name (OUT.partial) and renamed when it is whole. */
 #ifndef ASTROMER_COMMANDS_EMBEDDING_FILE_H
 #define ASTROMER_COMMANDS_EMBEDDING_FILE_H
 
@@ -33,6 +38,12 @@ enum embedding_set {
     SET_ID,
     SET_LABEL,
     SET_FIRST_WINDOW,
+    SET_ATTENTION_WEIGHTS,
+    SET_ATTENTION_CURVE,
+    SET_ATTENTION_START,
+    SET_ATTENTION_LENGTH,
+    SET_ATTENTION_TIME,
+    SET_ATTENTION_MAGNITUDE,
     EMBEDDING_SETS
 };
 
@@ -43,6 +54,9 @@ struct embedding_layout {
     int stages;      /* M + 1 of `blocks`; 0: no such dataset */
     size_t id_bytes; /* of the longest id */
     bool labelled;
+    int64_t attention_windows; /* 0: no group `attention`, and what follows is not read */
+    int heads, window;         /* H, L */
+    int attention_block;       /* 0: the first */
 };
 
 /* The attributes. */
@@ -76,6 +90,17 @@ struct embedding_rows {
     const int32_t *start, *length; /* count */
 };
 int embedding_file_rows(struct embedding_file *file, const struct embedding_rows *rows, struct error *error);
+
+/* Writes rows first .. first + count - 1 of the group `attention`. Not collective. */
+struct attention_rows {
+    int64_t first, count;
+    const float *weights;          /* count x H x L x L */
+    const int64_t *curve;          /* count */
+    const int32_t *start, *length; /* count */
+    const double *time;            /* count x L */
+    const float *magnitude;        /* count x L */
+};
+int embedding_file_attention(struct embedding_file *file, const struct attention_rows *rows, struct error *error);
 
 /* Writes light curves first .. first + count - 1: all of a shard's. first_window has count + 1 entries, and the last one is
  * written too when these are the survey's last light curves. Not collective. */

@@ -18,6 +18,7 @@
 #include "base/text.h"
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/folds_text.h"
 #include "commands/options.h"
 #include "commands/vet.h"
 #include "survey/survey.h"
@@ -25,7 +26,8 @@
 enum { PATH_BYTES = 4096, LOG_LINES = 4, LOG_TAIL_BYTES = 1 << 14 };
 
 static const char about[] =
-    "Says what a file or folder of this program is: a survey or one of its shards, a checkpoint, the folder of a run.\n"
+    "Says what a file or folder of this program is: a survey or one of its shards, folds of one, a checkpoint, the\n"
+    "folder of a run.\n"
     "Everything is read and every checksum verified; a damaged file is named and the exit status is 1.";
 
 static const char examples[] = "Examples:\n  astromer info surveys/asas\n  astromer info runs/asas runs/asas/best.h5";
@@ -168,6 +170,20 @@ static int describe_shard(const char *path, struct error *error)
     summary_free(&summary);
     shard_close(&shard);
     return error->status;
+}
+
+static int describe_folds(const char *path, struct error *error)
+{
+    struct folds folds;
+    if (folds_read(&folds, path, error)) return error->status;
+    printf("folds %s\n", path);
+    print_line("of the survey", folds.survey_name);
+    print_line("survey id", folds.survey_id);
+    printf("  %-14s%d, drawn with seed %lld\n", "folds", folds.fold_count, (long long)folds.seed);
+    printf("  %-14s%lld that any fold uses\n\n", "light curves", (long long)folds.stars);
+    folds_print(&folds);
+    folds_release(&folds);
+    return STATUS_OK;
 }
 
 /* Checkpoints and runs ------------------------------------------------------------------------------------------ */
@@ -324,14 +340,16 @@ static int describe_file(const char *path, struct comm *self, struct error *erro
     bool opened = file >= 0;
     bool is_shard = opened && has(file, "offset") && has(file, "time");
     bool is_golden = opened && has(file, "weights") && has(file, "expected");
+    bool is_folds = opened && has(file, "curve") && has(file, "fold0");
     bool is_checkpoint = !opened || has(file, "parameters") || has(file, "config");
     if (opened) H5Fclose(file);
     if (is_shard) return describe_shard(path, error);
+    if (is_folds) return describe_folds(path, error);
     if (is_golden)
         return error_set(error, STATUS_FAILED, "%s: is a golden file; astromer check %s compares this program with it", path,
                          path);
     if (is_checkpoint) return describe_checkpoint(path, true, self, error);
-    return error_set(error, STATUS_FAILED, "%s: is an HDF5 file, but neither a shard nor a checkpoint", path);
+    return error_set(error, STATUS_FAILED, "%s: is an HDF5 file, but neither a shard nor folds nor a checkpoint", path);
 }
 
 static int describe(const char *path, struct comm *self, struct error *error)
@@ -348,7 +366,7 @@ static int describe(const char *path, struct comm *self, struct error *error)
 int command_info(struct comm *comm, int argc, char **argv, struct error *error)
 {
     struct operands operands;
-    const struct usage usage = {"info", "SHARD|SURVEY|CHECKPOINT|RUN ...", about, NULL, "PATH", 1, -1, examples};
+    const struct usage usage = {"info", "SHARD|SURVEY|FOLDS|CHECKPOINT|RUN ...", about, NULL, "PATH", 1, -1, examples};
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
     struct comm *self = comm_split(comm, comm_rank(comm) == 0 ? 0 : -1);
     for (int i = 0; self && i < operands.count && !error->status; i++) {

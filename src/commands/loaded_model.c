@@ -12,20 +12,32 @@
 
 enum { WINDOWS_AT_ONCE = 512 };
 
-static int check_settings(int settings, char **setting, struct error *error)
+static bool begins_with(const char *text, const char *const *beginnings)
 {
-    static const char *const allowed[] = {"device=", "precision=", "threads=", "data.memory_gb="};
+    for (; *beginnings; beginnings++)
+        if (!strncmp(text, *beginnings, strlen(*beginnings))) return true;
+    return false;
+}
+
+int model_settings_check(int settings, char **setting, bool with_checkpoint, const char *group, struct error *error)
+{
+    static const char *const always[] = {"device=", "precision=", "threads=", "data.memory_gb=", NULL};
+    static const char *const shape[] = {"model.width=", "model.pe_base=", "data.window=", NULL};
+    const char *const groups[] = {group, NULL};
     for (int i = 0; i < settings; i++) {
-        bool known = false;
-        for (size_t k = 0; k < sizeof allowed / sizeof *allowed; k++)
-            known |= !strncmp(setting[i], allowed[k], strlen(allowed[k]));
-        if (!known)
-            return error_set(error, STATUS_USAGE,
-                             "'%s': here only device, precision, threads and data.memory_gb can be given; the rest "
-                             "is the checkpoint's",
-                             setting[i]);
+        const char *word = setting[i];
+        if (begins_with(word, always) || begins_with(word, groups) || (!with_checkpoint && begins_with(word, shape))) continue;
+        return error_set(error, STATUS_USAGE, "'%s': here only device, precision, threads%s%s%s and data.memory_gb can be given%s",
+                         word, group ? ", " : "", group ? group : "", group ? "*" : "",
+                         with_checkpoint ? "; the rest is the checkpoint's" : ", and model.width, model.pe_base and data.window");
     }
     return STATUS_OK;
+}
+
+int loaded_model_settings(struct config *run, int settings, char **setting, struct error *error)
+{
+    if (!model_settings_check(settings, setting, true, NULL, error)) config_read(run, NULL, settings, setting, error);
+    return error->status;
 }
 
 int loaded_model_open(struct loaded_model *model, const char *path, int settings, char **setting, struct comm *comm,
@@ -33,7 +45,7 @@ int loaded_model_open(struct loaded_model *model, const char *path, int settings
 {
     struct config run;
     if (vet(VET_FILE, path, comm, error) || checkpoint_read_config(path, &model->config, comm, error)) return error->status;
-    if (!check_settings(settings, setting, error)) config_read(&run, NULL, settings, setting, error);
+    loaded_model_settings(&run, settings, setting, error);
     if (comm_agree(comm, error)) return error->status;
     model->config.device = run.device, model->config.precision = run.precision, model->config.threads = run.threads;
     model->config.data.memory_gb = run.data.memory_gb;

@@ -22,6 +22,13 @@ struct loaded_model {
  * zeroed struct. */
 int loaded_model_open(struct loaded_model *model, const char *path, int settings, char **setting, struct comm *comm,
                       struct error *error);
+/* The settings alone, for a command without a model: a config of defaults with what was given. Not collective. */
+int loaded_model_settings(struct config *run, int settings, char **setting, struct error *error);
 void loaded_model_close(struct loaded_model *model);
+
+/* Whether a command's key=value words are those that it may be given: device, precision, threads, data.memory_gb, the keys of a
+ * `group` ("classify."; NULL for none), and, where no checkpoint says what they are, model.width, model.pe_base and data.window. Not
+ * collective. */
+int model_settings_check(int settings, char **setting, bool with_checkpoint, const char *group, struct error *error);
 
 #endif

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "commands/files.h"
 
 static char *part_path(const char *path, int rank)
 {
@@ -54,21 +55,6 @@ int reconstruction_file_open(struct reconstruction_file *f, const char *path, co
     return error->status;
 }
 
-/* A field of CSV: in quotes where it must be. */
-static void put_text(FILE *file, const char *text)
-{
-    if (!strpbrk(text, ",\"\r\n")) {
-        fputs(text, file);
-        return;
-    }
-    putc('"', file);
-    for (; *text; text++) {
-        if (*text == '"') putc('"', file);
-        putc(*text, file);
-    }
-    putc('"', file);
-}
-
 /* The owned shard that a light curve of the survey lies in. */
 static const struct shard *shard_of(const struct survey *survey, int64_t curve)
 {
@@ -98,9 +84,9 @@ void reconstruction_file_window(void *context, const struct evaluated_window *w)
     int label = shard->label ? shard->label[place] : -1;
     for (int i = 0; i < w->length; i++) {
         double zero = (double)f->magnitude[i] - (double)w->target[i];
-        put_text(f->file, shard->id[place]);
+        csv_put(f->file, shard->id[place]);
         putc(',', f->file);
-        put_text(f->file, label >= 0 ? shard->identity.classes[label] : "");
+        csv_put(f->file, label >= 0 ? shard->identity.classes[label] : "");
         fprintf(f->file, ",%d,%.6f,%.5f,%.5f,%d,%d", w->start, f->time[i], (double)f->magnitude[i], (double)f->error[i],
                 w->probed[i] != 0, w->hidden[i] != 0);
         put_magnitude(f->file, w->probed[i] != 0 ? w->reconstruction[i] : NAN, zero);

@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include "checkpoint/checkpoint.h"
+#include "commands/embedding_reader.h"
 #include "commands/golden.h"
+#include "survey/folds.h"
 #include "survey/shard.h"
 
 enum { SECONDS_LEAST = 5, PATH_BYTES = 4096 };
@@ -72,6 +74,24 @@ static void look_at_golden(const char *path)
     golden_close(&golden);
 }
 
+static void look_at_folds(const char *path)
+{
+    struct error ignored = {0};
+    struct folds folds;
+    limit_time(bytes_of(path));
+    folds_read(&folds, path, &ignored);
+    folds_release(&folds);
+}
+
+static void look_at_embeddings(const char *path)
+{
+    struct error ignored = {0};
+    struct embedding_reader reader;
+    limit_time(bytes_of(path));
+    embedding_reader_open(&reader, path, &ignored);
+    embedding_reader_close(&reader);
+}
+
 /* The files of a folder that begin with the word and a number; of shards, those that this rank owns. */
 static void look_at_folder(const char *folder, const char *beginning, void (*look)(const char *path), int rank, int ranks)
 {
@@ -96,6 +116,8 @@ int vet_main(int argc, char **argv)
         look_at_shard(path);
         look_at_checkpoint(path);
         look_at_golden(path);
+        look_at_folds(path);
+        look_at_embeddings(path);
     } else if (kind == VET_SURVEY) {
         look_at_folder(path, "shard-", look_at_shard, rank, ranks > 0 ? ranks : 1);
     } else if (snprintf(folder, sizeof folder, "%s/checkpoints", path) < (int)sizeof folder) {

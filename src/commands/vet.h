@@ -9,8 +9,8 @@
 
 #include "comm/comm.h"
 
-/* VET_FILE: a shard, checkpoint or golden file; VET_SURVEY: the shards of a folder; VET_RUN: the checkpoints in a run's folder.
- */
+/* VET_FILE: a shard, a checkpoint, folds, a golden file or embeddings; VET_SURVEY: the shards of a folder; VET_RUN: the checkpoints
+ * in a run's folder. */
 enum vet_kind { VET_FILE, VET_SURVEY, VET_RUN };
 
 /* STATUS_FAILED with one line when reading `path` kills a process. Collective: of a survey each rank looks at its own shards, of

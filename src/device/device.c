@@ -60,6 +60,27 @@ void device_download_activations(struct device *device, float *host, const void 
     memory_free(half);
 }
 
+/* To the nearest bfloat16, halves to the even one. Not for NaN, which might become infinite. */
+static uint16_t bf16_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+void device_upload_activations(struct device *device, void *activations, const float *host, int64_t count)
+{
+    uint16_t *half = NULL;
+    if (device->activation_bytes != sizeof *host) {
+        half = memory_new((size_t)count, sizeof *half, "activations");
+        for (int64_t i = 0; i < count; i++) half[i] = bf16_of(host[i]);
+    }
+    const void *values = half ? (const void *)half : host;
+    device->operations->upload(device, activations, values, (size_t)count * device->activation_bytes);
+    device->operations->wait(device);
+    memory_free(half);
+}
+
 void device_close(struct device *device)
 {
     if (device) device->operations->close(device);

@@ -265,7 +265,7 @@ struct gru {
     const float *weight;   /* H x 3 H */
     const float *bias;     /* 3 H */
     float *states;         /* B L x H, overwritten */
-    void *u_gates;         /* B L x 3 H, overwritten: what backward needs of u; NULL: no backward follows */
+    void *u_gates;         /* B L x 3 H, overwritten: what backward needs of u, and clobbers; NULL: no backward follows */
     void *last;            /* B x H, overwritten: the state after the last observation; 0 for a window of length 0 */
 };
 struct gru_gradient {
@@ -414,5 +414,7 @@ struct device_operations {
 
 /* Brings `count` activations to the host as floats. Waits. */
 void device_download_activations(struct device *device, float *host, const void *activations, int64_t count);
+/* Puts `count` floats, rounded to what activations are, on the device. Waits. */
+void device_upload_activations(struct device *device, void *activations, const float *host, int64_t count);
 
 #endif

@@ -10,7 +10,6 @@
 #include "base/memory.h"
 #include "base/random.h"
 
-enum { ARENA_ALIGN_BYTES = 256 };
 /* On a CPU more windows at once than this gain nothing; fewer, where long windows would take more memory than this. */
 enum { WINDOWS_ON_CPU = 32 };
 /* Without a backward pass that must find everything again, a block's activations are used at once: so few that they stay in
@@ -20,38 +19,14 @@ static const size_t ARENA_BYTES_ON_CPU = (size_t)4 << 30;
 /* Of a GPU's free memory this part stays free for what is allocated later: work memory of operations, libraries, graphs. */
 enum { PART_LEFT_FREE = 16 };
 
-/* Hands out parts of the arena, or, with base NULL, only measures. */
-struct arena {
-    char *base;
-    size_t used;
-};
-
-static void *take(struct arena *arena, size_t count, size_t element_bytes)
-{
-    void *part = arena->base ? arena->base + arena->used : NULL;
-    arena->used += (count * element_bytes + ARENA_ALIGN_BYTES - 1) / ARENA_ALIGN_BYTES * ARENA_ALIGN_BYTES;
-    return part;
-}
-
 static float *take_floats(struct arena *arena, size_t count)
 {
-    return take(arena, count, sizeof(float));
+    return arena_take(arena, count, sizeof(float));
 }
 
 static void *take_activations(const struct encoder *e, struct arena *arena, size_t count)
 {
-    return take(arena, count, e->device->activation_bytes);
-}
-
-static void lay_out_windows(struct device_windows *w, struct arena *arena, size_t B, size_t T)
-{
-    float **fields[] = {&w->magnitude, &w->error,  &w->target, &w->probed, &w->hidden,
-                        &w->modified,  &w->weight, &w->seen,   &w->live};
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) *fields[i] = take_floats(arena, T);
-    w->time = take(arena, T, sizeof *w->time);
-    w->length = take(arena, B, sizeof *w->length);
-    w->start = take(arena, B, sizeof *w->start);
-    w->curve = take(arena, B, sizeof *w->curve);
+    return arena_take(arena, count, e->device->activation_bytes);
 }
 
 static void lay_out_block(struct encoder *e, struct block_activations *a, struct arena *arena, size_t T)
@@ -71,7 +46,7 @@ static void lay_out(struct encoder *e, struct arena *arena)
 {
     size_t T = (size_t)e->capacity * (size_t)e->L, D = (size_t)e->table->model.width;
     int M = e->table->model.blocks;
-    lay_out_windows(&e->windows, arena, (size_t)e->capacity, T);
+    windows_lay_out(&e->windows, arena, e->capacity, e->L);
     for (int i = 0; i <= M; i++) e->X[i] = take_activations(e, arena, T * D);
     for (int i = 0; i < M; i++)
         if (i == 0 || e->training)
@@ -186,17 +161,8 @@ void encoder_free(struct encoder *e)
 
 void encoder_upload(struct encoder *e, const struct host_windows *host)
 {
-    const struct device_operations *o = e->device->operations;
-    struct device_windows *w = &e->windows;
     CHECK(host->B <= e->capacity, "%d windows for an encoder of %d", host->B, e->capacity);
-    size_t B = (size_t)host->B, T = B * (size_t)e->L;
-    w->B = host->B;
-    o->upload(e->device, w->time, host->time, T * sizeof *w->time);
-    o->upload(e->device, w->magnitude, host->magnitude, T * sizeof *w->magnitude);
-    o->upload(e->device, w->error, host->error, T * sizeof *w->error);
-    o->upload(e->device, w->length, host->length, B * sizeof *w->length);
-    o->upload(e->device, w->start, host->start, B * sizeof *w->start);
-    o->upload(e->device, w->curve, host->curve, B * sizeof *w->curve);
+    windows_upload(e->device, &e->windows, host);
 }
 
 void encoder_upload_padded(struct encoder *e, const struct host_windows *host)
@@ -420,6 +386,7 @@ static void block_forward(struct encoder *e, int i, const float *w, const struct
     struct add_norm norm1 = norm1_of(e, i, w, pass), norm2 = norm2_of(e, i, w, pass);
     o->linear_forward(e->device, &project);
     o->attention_forward(e->device, &attention);
+    if (pass->weights && pass->weights_block == i) o->attention_weights(e->device, &attention, pass->weights);
     o->linear_forward(e->device, &merge);
     o->add_norm_forward(e->device, &norm1);
     o->linear_forward(e->device, &feed_in);
@@ -431,10 +398,11 @@ void encoder_forward(struct encoder *e, const float *w, const struct pass *pass,
 {
     struct embed embed = embed_of(e, w, pass);
     struct readout readout = readout_of(e, w, pass, totals);
+    CHECK(!pass->weights || pass->read == READ_ALL, "weights of attention where not all rows are computed");
     e->device->operations->use_parameters(e->device, w, e->table->total);
     e->device->operations->embed_forward(e->device, &embed);
     for (int i = 0; i < e->table->model.blocks; i++) block_forward(e, i, w, pass);
-    e->device->operations->readout_forward(e->device, &readout);
+    if (!pass->unread) e->device->operations->readout_forward(e->device, &readout);
 }
 
 /* d_X holds the gradient of the block's output before and of its input after. */
@@ -482,6 +450,18 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
     o->zero(e->device, g + v->in_bias + v->key_column, (size_t)D * sizeof *g);
 }
 
+static void embedding_backward(struct encoder *e, const float *w, const struct pass *pass, float *g)
+{
+    const struct parameter_table *table = e->table;
+    struct embed embed = embed_of(e, w, pass);
+    e->device->operations->embed_backward(
+        e->device, &embed,
+        &(struct embed_gradient){.d_X = e->d_X,
+                                 .d_token = table->model.token ? g + parameter_offset(table, "token") : NULL,
+                                 .d_weight = g + parameter_offset(table, "embed.weight"),
+                                 .d_bias = g + parameter_offset(table, "embed.bias")});
+}
+
 void encoder_backward(struct encoder *e, const float *w, const struct pass *pass, float *g, bucket_filled *filled, void *context)
 {
     const struct parameter_table *table = e->table;
@@ -500,13 +480,19 @@ void encoder_backward(struct encoder *e, const float *w, const struct pass *pass
         block_backward(e, i, w, pass, g);
         if (filled) filled(context, table->block_offset[i], table->block_offset[i + 1] - table->block_offset[i]);
     }
-    struct embed embed = embed_of(e, w, pass);
-    o->embed_backward(e->device, &embed,
-                      &(struct embed_gradient){.d_X = e->d_X,
-                                               .d_token = table->model.token ? g + parameter_offset(table, "token") : NULL,
-                                               .d_weight = g + parameter_offset(table, "embed.weight"),
-                                               .d_bias = g + parameter_offset(table, "embed.bias")});
+    embedding_backward(e, w, pass, g);
     if (filled) filled(context, 0, table->block_offset[0]);
+}
+
+void encoder_backward_stages(struct encoder *e, const float *w, const struct pass *pass, float *g, stage_gradient *add_stage,
+                             void *context)
+{
+    CHECK(e->training, "backward of an encoder made for inference");
+    for (int i = e->table->model.blocks; i >= 0; i--) {
+        add_stage(context, e, i, i < e->table->model.blocks);
+        if (i > 0) block_backward(e, i - 1, w, pass, g);
+    }
+    embedding_backward(e, w, pass, g);
 }
 
 void encoder_attention(struct encoder *e, int block, float *weights)

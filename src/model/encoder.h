@@ -8,6 +8,7 @@
 
 #include "device/device.h"
 #include "model/parameters.h"
+#include "model/window_memory.h"
 
 /* The activations of one block (device.h says of what numbers); T = B L rows. */
 struct block_activations {
@@ -36,16 +37,6 @@ struct encoder {
     size_t arena_bytes;
 };
 
-/* Windows on the host, as a loader makes them: time (days, centred), magnitude, error: B x L, 0 on padding; length, start, curve:
- * B. */
-struct host_windows {
-    int B;
-    const double *time;
-    const float *magnitude, *error;
-    const int32_t *length, *start;
-    const int64_t *curve;
-};
-
 /* The steps whose outputs (the blocks', the reconstruction) somebody reads after a pass. The others may hold anything. */
 enum rows_read { READ_ALL, READ_OBSERVATIONS, READ_PROBED };
 
@@ -59,6 +50,10 @@ struct pass {
         *epoch_now; /* device memory: the epoch of masks and dropout, for a pass that is recorded; NULL: that of each */
     int read;       /* enum rows_read */
     bool careful;   /* forward products sum in double: slow */
+    bool unread;    /* nobody reads reconstruction and window_error: forward leaves them alone */
+    float *
+        weights; /* device memory, B x H x L x L, overwritten: softmax weights of block weights_block, with READ_ALL only; NULL */
+    int weights_block;
 };
 
 /* Called when the gradient's elements offset .. offset + count - 1 have their final value (enqueued). */
@@ -92,6 +87,13 @@ void encoder_forward(struct encoder *encoder, const float *parameters, const str
  * N + TOTALS, since the totals stand behind the gradient. Enqueues. */
 void encoder_backward(struct encoder *encoder, const float *parameters, const struct pass *pass, float *gradient,
                       bucket_filled *filled, void *context);
+/* Called for stage M (the last block's output) down to 0 (the input embedding): overwrites encoder->d_X with the gradient of this
+ * stage, or with `add` adds to it (nothing, where the loss does not read the stage). Enqueues. */
+typedef void stage_gradient(void *context, struct encoder *encoder, int stage, bool add);
+/* Gradient of another loss than the readout's, one that reads the stages of the last forward (same pass, one that reads all
+ * observations), accumulated into gradient (N); the readout's stays as it is. Enqueues. */
+void encoder_backward_stages(struct encoder *encoder, const float *parameters, const struct pass *pass, float *gradient,
+                             stage_gradient *add_stage, void *context);
 /* The softmax weights of one block of the last forward, one of READ_ALL; B x H x L x L in device memory. */
 void encoder_attention(struct encoder *encoder, int block, float *weights);
 

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "model/parameter_build.h"
 
 enum { ALIGN_ELEMENTS = 32, PER_BLOCK = 20, OUTSIDE_BLOCKS = 7 };
 
@@ -27,12 +28,12 @@ static struct parameter *add(struct parameter_table *table, const char *format, 
     return parameter;
 }
 
-static void align(struct parameter_table *table)
+void parameter_align(struct parameter_table *table)
 {
     table->total = (table->total + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
 }
 
-static void add_vector(struct parameter_table *table, const char *prefix, const char *name, int columns, int initialiser)
+void parameter_add_vector(struct parameter_table *table, const char *prefix, const char *name, int columns, int initialiser)
 {
     struct parameter *p = add(table, "%s%s", prefix, name);
     p->rank = 1, p->rows = 1, p->columns = columns;
@@ -48,13 +49,12 @@ static void renumber(struct parameter_table *table, int first, int count, const 
     for (int i = 0; i < count; i++) table->parameter[first + i].number = first + order[i];
 }
 
-/* `count` matrices rows x columns[i] side by side, then their biases end to end. */
-static void add_side_by_side(struct parameter_table *table, const char *prefix, int count, const char *const *names, int rows,
-                             const int *columns)
+void parameter_add_side_by_side(struct parameter_table *table, const char *prefix, int count, const char *const *names, int rows,
+                                const int *columns)
 {
     int stride = 0, before = 0;
     for (int i = 0; i < count; i++) stride += columns[i];
-    align(table);
+    parameter_align(table);
     for (int i = 0; i < count; i++) {
         struct parameter *p = add(table, "%s%s.weight", prefix, names[i]);
         p->rank = 2, p->rows = rows, p->columns = columns[i];
@@ -64,23 +64,23 @@ static void add_side_by_side(struct parameter_table *table, const char *prefix, 
         table->trainable += (int64_t)rows * columns[i];
     }
     table->total += (int64_t)rows * stride;
-    align(table);
+    parameter_align(table);
     for (int i = 0; i < count; i++) {
         char name[PARAMETER_NAME_BYTES];
         snprintf(name, sizeof name, "%s.bias", names[i]);
-        add_vector(table, prefix, name, columns[i], INITIALISE_ZERO);
+        parameter_add_vector(table, prefix, name, columns[i], INITIALISE_ZERO);
     }
 }
 
-static void add_norm(struct parameter_table *table, const char *prefix, const char *name, int width)
+void parameter_add_norm(struct parameter_table *table, const char *prefix, const char *name, int width)
 {
     char part[PARAMETER_NAME_BYTES];
-    align(table);
+    parameter_align(table);
     snprintf(part, sizeof part, "%s.gain", name);
-    add_vector(table, prefix, part, width, INITIALISE_ONE);
-    align(table);
+    parameter_add_vector(table, prefix, part, width, INITIALISE_ONE);
+    parameter_align(table);
     snprintf(part, sizeof part, "%s.bias", name);
-    add_vector(table, prefix, part, width, INITIALISE_ZERO);
+    parameter_add_vector(table, prefix, part, width, INITIALISE_ZERO);
 }
 
 static void add_block(struct parameter_table *table, int block)
@@ -91,16 +91,18 @@ static void add_block(struct parameter_table *table, int block)
     snprintf(prefix, sizeof prefix, "block%d.", block);
     if (model->leak) {
         int first = table->count;
-        add_side_by_side(table, prefix, 4, (const char *const[]){"query", "leak1", "key", "value"}, D, (const int[]){D, D, D, D});
+        parameter_add_side_by_side(table, prefix, 4, (const char *const[]){"query", "leak1", "key", "value"}, D,
+                                   (const int[]){D, D, D, D});
         renumber(table, first, 4, (const int[]){0, 3, 1, 2}); /* query, key, value, leak1 */
     } else {
-        add_side_by_side(table, prefix, 3, (const char *const[]){"query", "key", "value"}, D, (const int[]){D, D, D});
+        parameter_add_side_by_side(table, prefix, 3, (const char *const[]){"query", "key", "value"}, D, (const int[]){D, D, D});
     }
-    add_side_by_side(table, prefix, 1, (const char *const[]){"merge"}, D, &D);
-    add_norm(table, prefix, "norm1", D);
-    add_side_by_side(table, prefix, model->leak ? 2 : 1, (const char *const[]){"ffn1", "leak2"}, D, (const int[]){F, D});
-    add_side_by_side(table, prefix, 1, (const char *const[]){"ffn2"}, F, &D);
-    add_norm(table, prefix, "norm2", D);
+    parameter_add_side_by_side(table, prefix, 1, (const char *const[]){"merge"}, D, &D);
+    parameter_add_norm(table, prefix, "norm1", D);
+    parameter_add_side_by_side(table, prefix, model->leak ? 2 : 1, (const char *const[]){"ffn1", "leak2"}, D,
+                               (const int[]){F, D});
+    parameter_add_side_by_side(table, prefix, 1, (const char *const[]){"ffn2"}, F, &D);
+    parameter_add_norm(table, prefix, "norm2", D);
 }
 
 struct parameter_table *parameter_table_new(const struct model_config *model)
@@ -110,26 +112,26 @@ struct parameter_table *parameter_table_new(const struct model_config *model)
     table->model = *model;
     table->parameter = memory_zeroed((size_t)entries, sizeof *table->parameter, "the parameter table");
     table->block_offset = memory_zeroed((size_t)model->blocks + 2, sizeof *table->block_offset, "the parameter table");
-    if (model->token) add_vector(table, "", "token", 1, INITIALISE_ZERO);
-    align(table);
-    add_vector(table, "", "embed.weight", D, INITIALISE_GLOROT);
-    align(table);
-    add_vector(table, "", "embed.bias", D, INITIALISE_ZERO);
+    if (model->token) parameter_add_vector(table, "", "token", 1, INITIALISE_ZERO);
+    parameter_align(table);
+    parameter_add_vector(table, "", "embed.weight", D, INITIALISE_GLOROT);
+    parameter_align(table);
+    parameter_add_vector(table, "", "embed.bias", D, INITIALISE_ZERO);
     for (int block = 0; block < model->blocks; block++) {
-        align(table);
+        parameter_align(table);
         table->block_offset[block] = table->total;
         add_block(table, block);
     }
-    align(table);
+    parameter_align(table);
     table->block_offset[model->blocks] = table->total;
-    add_norm(table, "", "readout.norm", D);
-    align(table);
-    add_vector(table, "", "readout.weight", D, INITIALISE_GLOROT);
+    parameter_add_norm(table, "", "readout.norm", D);
+    parameter_align(table);
+    parameter_add_vector(table, "", "readout.weight", D, INITIALISE_GLOROT);
     table->parameter[table->count - 1].fan_in = D;
     table->parameter[table->count - 1].fan_out = 1;
-    align(table);
-    add_vector(table, "", "readout.bias", 1, INITIALISE_ZERO);
-    align(table);
+    parameter_align(table);
+    parameter_add_vector(table, "", "readout.bias", 1, INITIALISE_ZERO);
+    parameter_align(table);
     table->block_offset[model->blocks + 1] = table->total;
     CHECK(table->count <= entries, "%d parameters in a table of %d", table->count, entries);
     return table;
@@ -186,12 +188,55 @@ struct block_view parameter_block(const struct parameter_table *table, int block
     };
 }
 
+/* Normal with standard deviation 1 (Box and Muller), from two numbers an element. */
+static double normal(uint64_t seed, int tensor, uint32_t element)
+{
+    double u = random_uniform(random_u32(seed, RANDOM_INITIALISE, 0, (uint64_t)tensor, 2 * element));
+    double v = random_uniform(random_u32(seed, RANDOM_INITIALISE, 0, (uint64_t)tensor, 2 * element + 1));
+    return sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+}
+
 static float initial_value(const struct parameter *parameter, uint64_t seed, int tensor, uint32_t element)
 {
     if (parameter->initialiser == INITIALISE_ONE) return 1;
     if (parameter->initialiser == INITIALISE_ZERO) return 0;
+    if (parameter->initialiser == INITIALISE_SHARE) return 1 / (float)parameter->columns;
+    if (parameter->initialiser == INITIALISE_NORMAL) return (float)(0.02 * normal(seed, tensor, element));
     float limit = sqrtf(6.0f / (float)(parameter->fan_in + parameter->fan_out));
     return limit * (2 * random_uniform(random_u32(seed, RANDOM_INITIALISE, 0, (uint64_t)tensor, element)) - 1);
+}
+
+/* Rows of unit length and at right angles: random directions, made so one after the other (Gram and Schmidt). */
+static void initialise_orthogonal(const struct parameter *p, float *values, uint64_t seed)
+{
+    size_t columns = (size_t)p->columns;
+    double *row = memory_new((size_t)p->rows * columns, sizeof *row, "initial weights");
+    CHECK(p->rows <= p->columns, "%s cannot have %d rows at right angles", p->name, p->rows);
+    for (int i = 0; i < p->rows; i++) {
+        double *own = row + (size_t)i * columns, square = 0;
+        for (size_t c = 0; c < columns; c++) own[c] = normal(seed, p->number, (uint32_t)((size_t)i * columns + c));
+        for (int j = 0; j < i; j++) {
+            double *other = row + (size_t)j * columns, along = 0;
+            for (size_t c = 0; c < columns; c++) along += own[c] * other[c];
+            for (size_t c = 0; c < columns; c++) own[c] -= along * other[c];
+        }
+        for (size_t c = 0; c < columns; c++) square += own[c] * own[c];
+        for (size_t c = 0; c < columns; c++) own[c] /= sqrt(square);
+        for (size_t c = 0; c < columns; c++) values[p->offset + i * p->row_stride + (int64_t)c] = (float)own[c];
+    }
+    memory_free(row);
+}
+
+int64_t parameters_content(const struct parameter_table *table, const float *values)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < table->total; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        hash = (hash ^ bits) * 0x100000001b3u;
+        hash ^= hash >> 32;
+    }
+    return hash ? (int64_t)hash : 1;
 }
 
 void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed)
@@ -199,6 +244,10 @@ void parameters_initialise(const struct parameter_table *table, float *values, u
     memset(values, 0, (size_t)table->total * sizeof *values);
     for (int i = 0; i < table->count; i++) {
         const struct parameter *p = &table->parameter[i];
+        if (p->initialiser == INITIALISE_ORTHOGONAL) {
+            initialise_orthogonal(p, values, seed);
+            continue;
+        }
         for (int row = 0; row < p->rows; row++)
             for (int column = 0; column < p->columns; column++)
                 values[p->offset + row * p->row_stride + column] =

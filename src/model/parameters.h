@@ -12,7 +12,15 @@
 #include "base/config.h"
 
 enum { PARAMETER_NAME_BYTES = 48 };
-enum initialiser { INITIALISE_ZERO, INITIALISE_ONE, INITIALISE_GLOROT };
+/* SHARE: 1 / columns. NORMAL: standard deviation 0.02. ORTHOGONAL: rows of unit length at right angles. */
+enum initialiser {
+    INITIALISE_ZERO,
+    INITIALISE_ONE,
+    INITIALISE_GLOROT,
+    INITIALISE_SHARE,
+    INITIALISE_NORMAL,
+    INITIALISE_ORTHOGONAL
+};
 
 struct parameter {
     char name[PARAMETER_NAME_BYTES]; /* "block0.query.weight" */
@@ -42,6 +50,9 @@ const struct parameter *parameter_find(const struct parameter_table *table, cons
 
 /* Fills `values` (N): Glorot uniform weights, zero biases, LayerNorm gain 1, token 0; a function of the seed alone. */
 void parameters_initialise(const struct parameter_table *table, float *values, uint64_t seed);
+
+/* A hash of the values (N), never 0, to tell weights apart. */
+int64_t parameters_content(const struct parameter_table *table, const float *values);
 
 /* The views that make one product of several: offset and width of a block's side-by-side matrix and bias. */
 struct block_view {

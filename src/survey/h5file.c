@@ -222,6 +222,30 @@ int h5_integer_get(hid_t object, const char *path, const char *name, int64_t *va
     return error->status;
 }
 
+int h5_integers_get(hid_t object, const char *path, const char *name, int most, int *count, int64_t **values, struct error *error)
+{
+    hid_t attribute, type;
+    int64_t n = 0;
+    *values = NULL;
+    if (attribute_open(object, name, &attribute, &type, &n)) {
+        h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
+    } else if (attribute < 0) {
+        error_set(error, STATUS_FAILED, "%s: attribute %s is missing", path, name);
+    } else if (H5Tget_class(type) != H5T_INTEGER || n < 1 || n > most) {
+        error_set(error, STATUS_FAILED, "%s: attribute %s is not 1 to %d integers", path, name, most);
+    } else {
+        *values = memory_zeroed((size_t)n, sizeof **values, "an attribute");
+        *count = (int)n;
+        if (H5Aread(attribute, H5T_NATIVE_INT64, *values) < 0)
+            h5_failed(error, path, "attribute %s cannot be read, the file is damaged", name);
+    }
+    attribute_close(attribute, type);
+    if (!error->status) return STATUS_OK;
+    memory_free(*values);
+    *values = NULL;
+    return error->status;
+}
+
 static hid_t string_type(size_t bytes)
 {
     hid_t type = H5Tcopy(H5T_C_S1);
@@ -270,6 +294,12 @@ herr_t h5_integer_put(hid_t object, const char *name, hid_t type, int64_t value)
     if (attribute >= 0 && H5Aclose(attribute) < 0) status = -1;
     H5Sclose(space);
     return status;
+}
+
+herr_t h5_integers_put(hid_t object, const char *name, int count, const int64_t *values)
+{
+    hsize_t dimension = (hsize_t)count;
+    return attribute_put(object, name, H5T_STD_I64LE, H5Screate_simple(1, &dimension, NULL), values);
 }
 
 static const char *class_name(H5T_class_t class)
@@ -340,7 +370,7 @@ int h5_dataset_open(struct h5_dataset *dataset, hid_t file, const char *path, co
     if (exists == 0) return error_set(error, STATUS_FAILED, "%s: dataset %s is missing", path, name);
     dataset->set = H5Dopen2(file, name, H5P_DEFAULT);
     if (dataset->set < 0)
-        return h5_failed(error, path, "%s cannot be opened as a dataset, the file is damaged or no shard", name);
+        return h5_failed(error, path, "%s cannot be opened as a dataset, the file is damaged or of another kind", name);
     return dataset_describe(dataset, class, file_bytes, error);
 }
 
@@ -454,6 +484,19 @@ herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, c
     if (set >= 0 && count > 0) status = H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
     if (status >= 0) status = h5_integer_put(set, "crc32", H5T_STD_U32LE, h5_crc(0, values, (size_t)count * H5Tget_size(type)));
     if (set >= 0 && H5Dclose(set) < 0) status = -1;
+    return status;
+}
+
+herr_t h5_strings_put(hid_t file, const char *name, int64_t count, char *const *strings)
+{
+    size_t bytes = 1;
+    for (int64_t i = 0; i < count; i++) bytes = strlen(strings[i]) > bytes ? strlen(strings[i]) : bytes;
+    char *stored = memory_zeroed((size_t)count, bytes, name);
+    for (int64_t i = 0; i < count; i++) memcpy(stored + (size_t)i * bytes, strings[i], strlen(strings[i]));
+    hid_t type = string_type(bytes);
+    herr_t status = h5_dataset_put(file, name, type, count, stored);
+    H5Tclose(type);
+    memory_free(stored);
     return status;
 }
 

@@ -40,6 +40,11 @@ herr_t h5_text_put(hid_t object, const char *name, const char *text);
 herr_t h5_texts_put(hid_t object, const char *name, int count, char *const *texts);
 herr_t h5_integer_put(hid_t object, const char *name, hid_t type, int64_t value);
 
+/* The elements of an integer attribute, 1 .. most of them; owned by the caller. */
+int h5_integers_get(hid_t object, const char *path, const char *name, int most, int *count, int64_t **values,
+                    struct error *error);
+herr_t h5_integers_put(hid_t object, const char *name, int count, const int64_t *values);
+
 /* An open one-dimensional dataset. */
 struct h5_dataset {
     const char *path, *name; /* of the file, of the dataset; for messages; not owned */
@@ -63,7 +68,19 @@ int h5_crc_check(const struct h5_dataset *dataset, uint32_t crc, struct error *e
 
 /* Writes a contiguous dataset with its CRC; memory and file types are the same, so on little-endian machines only. */
 herr_t h5_dataset_put(hid_t file, const char *name, hid_t type, int64_t count, const void *values);
-/* The same, the values being those of an open file from its beginning on. */
+/* Strings of one length, padded with zeros. */
+herr_t h5_strings_put(hid_t file, const char *name, int64_t count, char *const *strings);
+/* The same as h5_dataset_put, the values being those of an open file from its beginning on. */
 herr_t h5_dataset_copy(hid_t file, const char *name, hid_t type, int64_t count, int source);
+
+/* Opens a whole file for reading, with the system and with HDF5; without locks, which fail on many cluster file systems. On
+ * failure what is open still is to be closed. */
+int h5_file_open(const char *path, int *fd, hid_t *file, int64_t *bytes, struct error *error);
+void h5_file_close(int fd, hid_t file); /* negative ones are not open */
+/* Makes a file that depends on nothing but what is put into it; negative on failure. */
+hid_t h5_file_create(const char *path);
+/* If the error is still unset, the finished file is flushed to the disk and takes its name, else it is removed. That the name is
+ * on the disk is for the caller to see to. */
+int h5_file_take_name(const char *temporary, const char *path, struct error *error);
 
 #endif

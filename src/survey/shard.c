@@ -42,32 +42,6 @@ void shard_file_name(char name[SHARD_NAME_BYTES], int shard, int shards)
     snprintf(name, SHARD_NAME_BYTES, "shard-%05d-of-%05d.h5", shard, shards);
 }
 
-/* Opens a file that ought to be a shard, with the system and with HDF5. */
-static int file_open(const char *path, int *fd, hid_t *file, int64_t *bytes, struct error *error)
-{
-    struct stat status;
-    *file = H5I_INVALID_HID;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*fd < 0 || fstat(*fd, &status)) return error_set(error, STATUS_FAILED, "%s: cannot be opened: %s", path, strerror(errno));
-    if (!S_ISREG(status.st_mode)) return error_set(error, STATUS_FAILED, "%s: is not a file", path);
-    if (status.st_size == 0) return error_set(error, STATUS_FAILED, "%s: is empty", path);
-    *bytes = status.st_size;
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_file_locking(access, false, true); /* locks fail on many cluster file systems, and nobody writes a finished shard */
-    *file = H5Fopen(path, H5F_ACC_RDONLY, access);
-    H5Pclose(access);
-    if (*file < 0 && H5Fis_hdf5(path) <= 0)
-        return error_set(error, STATUS_FAILED, "%s: is not an HDF5 file, or its beginning is damaged", path);
-    if (*file < 0) return h5_failed(error, path, "is damaged or cut short");
-    return STATUS_OK;
-}
-
-static void file_close(int fd, hid_t file)
-{
-    if (file >= 0) H5Fclose(file);
-    if (fd >= 0) close(fd);
-}
-
 /* A text attribute into a fixed buffer. */
 static int text_copy(hid_t file, const char *path, const char *name, bool optional, char *out, size_t bytes, struct error *error)
 {
@@ -317,7 +291,7 @@ static int open_parts(struct shard *shard, const char *path, bool resident, bool
     int64_t bytes = 0;
     *shard = (struct shard){.path = memory_string(path), .resident = resident, .fd = -1};
     h5_quiet_begin(&quiet);
-    if (file_open(path, &shard->fd, &file, &bytes, error)) goto cleanup;
+    if (h5_file_open(path, &shard->fd, &file, &bytes, error)) goto cleanup;
     shard->modified_ns = memory_new(1, sizeof *shard->modified_ns, "a shard");
     *shard->modified_ns = modified_ns(shard->fd);
     if (read_attributes(shard, file, error)) goto cleanup;
@@ -326,7 +300,7 @@ static int open_parts(struct shard *shard, const char *path, bool resident, bool
     if (read_labels(shard, file, bytes, error)) goto cleanup;
     read_observations(shard, file, bytes, scan, error);
 cleanup:
-    file_close(error->status || shard->resident ? shard->fd : -1, file);
+    h5_file_close(error->status || shard->resident ? shard->fd : -1, file);
     if (error->status || shard->resident) shard->fd = -1;
     h5_quiet_end(&quiet);
     if (error->status) shard_close(shard);
@@ -370,11 +344,11 @@ int shard_bytes(const char *path, int64_t *bytes, struct error *error)
     int64_t file_bytes = 0;
     *bytes = 0;
     h5_quiet_begin(&quiet);
-    if (!file_open(path, &fd, &file, &file_bytes, error) &&
+    if (!h5_file_open(path, &fd, &file, &file_bytes, error) &&
         !h5_dataset_open(&dataset, file, path, "time", H5T_FLOAT, file_bytes, error))
         *bytes = dataset.count * (int64_t)(column_bytes[TIME] + column_bytes[MAGNITUDE] + column_bytes[ERROR]);
     h5_dataset_close(&dataset);
-    file_close(fd, file);
+    h5_file_close(fd, file);
     h5_quiet_end(&quiet);
     return error->status;
 }

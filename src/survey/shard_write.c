@@ -19,18 +19,6 @@
 enum { TIME, MAGNITUDE, ERROR };
 static const char *const column_names[SHARD_COLUMNS] = {"time", "magnitude", "error"};
 
-static hid_t file_create(const char *path)
-{
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
-    H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST); /* this format has checksums over its own structures */
-    H5Pset_file_locking(access, false, true);
-    H5Pset_obj_track_times(create, false);
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, create, access);
-    H5Pclose(access);
-    H5Pclose(create);
-    return file;
-}
-
 static herr_t put_attributes(hid_t file, int shard, int shards, const struct survey_identity *identity)
 {
     if (h5_integer_put(file, "format_version", H5T_STD_I32LE, SHARD_FORMAT_VERSION) < 0) return -1;
@@ -43,22 +31,6 @@ static herr_t put_attributes(hid_t file, int shard, int shards, const struct sur
     return identity->class_count ? h5_texts_put(file, "classes", identity->class_count, identity->classes) : 0;
 }
 
-static herr_t put_ids(hid_t file, const struct curves *curves)
-{
-    size_t bytes = 1;
-    for (int64_t i = 0; i < curves->count; i++) bytes = strlen(curves->id[i]) > bytes ? strlen(curves->id[i]) : bytes;
-    char *stored = memory_zeroed((size_t)curves->count, bytes, "the ids of a shard");
-    for (int64_t i = 0; i < curves->count; i++) memcpy(stored + (size_t)i * bytes, curves->id[i], strlen(curves->id[i]));
-    hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, bytes);
-    H5Tset_strpad(type, H5T_STR_NULLPAD);
-    H5Tset_cset(type, H5T_CSET_UTF8);
-    herr_t status = h5_dataset_put(file, "id", type, curves->count, stored);
-    H5Tclose(type);
-    memory_free(stored);
-    return status;
-}
-
 static herr_t put_curves(hid_t file, const struct curves *curves, const int column[SHARD_COLUMNS])
 {
     static const uint64_t no_offset = 0;
@@ -67,18 +39,8 @@ static herr_t put_curves(hid_t file, const struct curves *curves, const int colu
     if (h5_dataset_copy(file, "error", H5T_IEEE_F32LE, curves->observations, column[ERROR]) < 0) return -1;
     const uint64_t *offset = curves->offset ? curves->offset : &no_offset;
     if (h5_dataset_put(file, "offset", H5T_STD_U64LE, curves->count + 1, offset) < 0) return -1;
-    if (put_ids(file, curves) < 0) return -1;
+    if (h5_strings_put(file, "id", curves->count, curves->id) < 0) return -1;
     return curves->label ? h5_dataset_put(file, "label", H5T_STD_I32LE, curves->count, curves->label) : 0;
-}
-
-/* Makes sure that what was written is on the disk. */
-static int flush(const char *path, struct error *error)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int failed = fd < 0 || fsync(fd);
-    if (failed) error_set(error, STATUS_FAILED, "%s: cannot be flushed to the disk: %s", path, strerror(errno));
-    if (fd >= 0) close(fd);
-    return error->status;
 }
 
 int shard_begin(struct shard_writer *writer, const char *folder, int shard, int shards, struct error *error)
@@ -148,7 +110,7 @@ static void write_file(const struct shard_writer *writer, const char *temporary,
 {
     struct h5_quiet quiet;
     h5_quiet_begin(&quiet);
-    hid_t file = file_create(temporary);
+    hid_t file = h5_file_create(temporary);
     if (file < 0) {
         h5_failed(error, temporary, "cannot be made");
     } else {
@@ -158,15 +120,6 @@ static void write_file(const struct shard_writer *writer, const char *temporary,
         if (H5Fclose(file) < 0) h5_failed(error, temporary, "cannot be written");
     }
     h5_quiet_end(&quiet);
-}
-
-/* The whole file gets its name. That the name is on the disk is for whoever made the folder to see to, once for all shards. */
-static void take_name(const char *temporary, const char *path, struct error *error)
-{
-    if (!error->status) flush(temporary, error);
-    if (!error->status && rename(temporary, path))
-        error_set(error, STATUS_FAILED, "%s: cannot be given its name: %s", temporary, strerror(errno));
-    if (error->status) unlink(temporary);
 }
 
 /* Pointers to the ids, now that their text stays where it is. */
@@ -187,7 +140,7 @@ int shard_finish(struct shard_writer *writer, const struct survey_identity *iden
         snprintf(temporary, sizeof temporary, "%s.partial", writer->path);
         point_to_ids(&writer->index);
         write_file(writer, temporary, identity, error);
-        take_name(temporary, writer->path, error);
+        h5_file_take_name(temporary, writer->path, error);
     }
     for (int c = 0; c < SHARD_COLUMNS; c++)
         if (writer->column[c] >= 0) close(writer->column[c]);

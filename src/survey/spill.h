@@ -60,9 +60,9 @@ struct stars {
     char *id_text;
     struct star_slot *slot; /* where an id is found */
     size_t slots;
-    int64_t begin, end; /* star[begin .. end) are those of the present portion */
-    struct observation *observation;
-    size_t room; /* rows that fit */
+    int64_t begin, end;              /* star[begin .. end) are those of the present portion */
+    struct observation *observation; /* its rows; not NULL even where no star has any */
+    size_t room;                     /* rows that fit */
 };
 /* Finds the stars among what `ranks` ranks spilled for a shard. Not collective. stars_close is fine on a zeroed struct. */
 int stars_open(struct stars *stars, const char *folder, int ranks, int shard, struct error *error);

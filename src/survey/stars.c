@@ -227,7 +227,7 @@ static int64_t choose_portion(struct stars *stars)
         rows += star->count;
         stars->end++;
     }
-    if ((size_t)rows > stars->room) {
+    if (!stars->observation || (size_t)rows > stars->room) {
         memory_free(stars->observation);
         stars->room = (size_t)rows;
         stars->observation = memory_new(stars->room, sizeof *stars->observation, "the rows of a shard");

@@ -89,10 +89,15 @@ struct fingerprint {
 
 static const uint64_t fnv_start = 0xcbf29ce484222325u;
 
+static uint64_t fnv1a_bytes(uint64_t hash, const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3u;
+    return hash;
+}
+
 static uint64_t fnv1a(uint64_t hash, const char *text)
 {
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) hash = (hash ^ *c) * 0x100000001b3u;
-    return hash;
+    return fnv1a_bytes(hash, text, strlen(text));
 }
 
 static struct fingerprint fingerprint_of(const struct survey_identity *identity)
@@ -220,33 +225,53 @@ bool survey_owns(const struct survey *survey, int shard)
     return shard % survey->ranks == survey->rank;
 }
 
-double id_hash(const char *id)
+int survey_shard_of(const struct survey *survey, int64_t curve, int64_t *place)
 {
-    uint64_t hash = fnv1a(fnv_start, id);
+    int low = 0, high = survey->shards - 1;
+    CHECK(curve >= 0 && curve < survey->first_curve[survey->shards], "light curve %lld of a survey", (long long)curve);
+    while (low < high) { /* the first shard that ends behind the curve */
+        int middle = low + (high - low) / 2;
+        if (survey->first_curve[middle + 1] > curve)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    *place = curve - survey->first_curve[low];
+    return low;
+}
+
+static double hash_of(const char *text, size_t bytes)
+{
+    uint64_t hash = fnv1a_bytes(fnv_start, text, bytes);
     hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9u;
     hash = (hash ^ hash >> 27) * 0x94d049bb133111ebu;
     hash ^= hash >> 31;
     return (double)(hash >> 11) * 0x1p-53;
 }
 
-/* A star's light curves in both bands of MACHO, FIELD.TILE.SEQUENCE.R and .B, fall on one side: their hash is that of the star.
- */
-static double star_hash(const char *id)
+double id_hash(const char *id)
 {
-    char star[256];
+    return hash_of(id, strlen(id));
+}
+
+size_t star_bytes(const char *id)
+{
     int length = 0;
     sscanf(id, "%*[0-9].%*[0-9].%*[0-9]%n", &length);
-    bool band = length > 0 && length < (int)sizeof star && (!strcmp(id + length, ".R") || !strcmp(id + length, ".B"));
-    if (!band) return id_hash(id);
-    memcpy(star, id, (size_t)length);
-    star[length] = 0;
-    return id_hash(star);
+    bool band = length > 0 && (!strcmp(id + length, ".R") || !strcmp(id + length, ".B"));
+    return band ? (size_t)length : strlen(id);
+}
+
+double star_hash(const char *id)
+{
+    return hash_of(id, star_bytes(id));
 }
 
 struct split split_of(const struct config *config)
 {
     struct split split = {.test = config->data.test};
     double share;
+    if (config->data.folds[0]) return (struct split){0};
     if (config_validation_share(config, &share)) split.validation = share;
     return split;
 }
@@ -263,6 +288,20 @@ static bool split_is_sound(const struct split *split)
     return split->validation >= 0 && split->test >= 0 && split->validation + split->test <= 1;
 }
 
+static void selection_begin(struct selection *selection)
+{
+    size_t shards = (size_t)selection->survey->shards;
+    selection->count = memory_zeroed(shards, sizeof *selection->count, "a selection");
+    selection->curve = memory_zeroed(shards, sizeof *selection->curve, "a selection");
+}
+
+/* All ranks learn how many light curves every shard has. */
+static void selection_share(struct selection *selection, struct comm *comm)
+{
+    comm_sum_int64(comm, selection->count, selection->survey->shards);
+    for (int s = 0; s < selection->survey->shards; s++) selection->total += selection->count[s];
+}
+
 int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part,
                   const struct split *split, struct error *error)
 {
@@ -271,8 +310,7 @@ int selection_new(struct selection *selection, const struct survey *survey, stru
         return error_set(error, STATUS_USAGE,
                          "%g of the light curves for validation and %g for tests are not shares of one whole", split->validation,
                          split->test);
-    selection->count = memory_zeroed((size_t)survey->shards, sizeof *selection->count, "a selection");
-    selection->curve = memory_zeroed((size_t)survey->shards, sizeof *selection->curve, "a selection");
+    selection_begin(selection);
     for (int s = survey->rank; s < survey->shards; s += survey->ranks) {
         const struct shard *shard = &survey->shard[s];
         int64_t count = 0;
@@ -281,8 +319,37 @@ int selection_new(struct selection *selection, const struct survey *survey, stru
             if (part == PART_ALL || split_part(split, shard->id[c]) == part) selection->curve[s][count++] = (int32_t)c;
         selection->count[s] = count;
     }
-    comm_sum_int64(comm, selection->count, survey->shards);
-    for (int s = 0; s < survey->shards; s++) selection->total += selection->count[s];
+    selection_share(selection, comm);
+    return STATUS_OK;
+}
+
+/* The given light curves that lie in one shard. */
+static void select_in_shard(struct selection *selection, int shard, const int64_t *curves, int64_t count)
+{
+    int64_t first = selection->survey->first_curve[shard], in_shard = selection->survey->count[shard], taken = 0;
+    bool *chosen = memory_zeroed((size_t)in_shard, sizeof *chosen, "a selection");
+    for (int64_t i = 0; i < count; i++)
+        if (curves[i] >= first && curves[i] - first < in_shard) chosen[curves[i] - first] = true;
+    selection->curve[shard] = memory_new((size_t)in_shard, sizeof **selection->curve, "a selection");
+    for (int64_t c = 0; c < in_shard; c++)
+        if (chosen[c]) selection->curve[shard][taken++] = (int32_t)c;
+    selection->count[shard] = taken;
+    memory_free(chosen);
+}
+
+int selection_of(struct selection *selection, const struct survey *survey, struct comm *comm, const int64_t *curves,
+                 int64_t count, struct error *error)
+{
+    *selection = (struct selection){.survey = survey};
+    int64_t all = survey->first_curve[survey->shards];
+    for (int64_t i = 0; i < count; i++)
+        if (curves[i] < 0 || curves[i] >= all)
+            error_set(error, STATUS_FAILED, "%s: has %lld light curves, there is none with the index %lld", survey->path,
+                      (long long)all, (long long)curves[i]);
+    if (comm_agree(comm, error)) return error->status;
+    selection_begin(selection);
+    for (int s = survey->rank; s < survey->shards; s += survey->ranks) select_in_shard(selection, s, curves, count);
+    selection_share(selection, comm);
     return STATUS_OK;
 }
 

@@ -28,6 +28,8 @@ struct survey {
 int survey_open(struct survey *survey, const char *path, struct comm *comm, int64_t memory_bytes, struct error *error);
 void survey_close(struct survey *survey);
 bool survey_owns(const struct survey *survey, int shard);
+/* The shard of a light curve given by its survey index, 0 .. first_curve[shards] - 1, and its place in there. */
+int survey_shard_of(const struct survey *survey, int64_t curve, int64_t *place);
 
 /* The shares of a survey's light curves that no training sees: the validation part, which chooses the best epoch, and the test
  * part, which chooses nothing. By a hash of the id, so the same stars whatever the survey's layout, and a MACHO star in both
@@ -35,7 +37,7 @@ bool survey_owns(const struct survey *survey, int shard);
 struct split {
     double validation, test; /* each >= 0, together <= 1 */
 };
-/* data.validation (0 where it is another survey) and data.test. */
+/* data.validation (0 where it is another survey) and data.test; nothing with data.folds, where the light curves are a fold's. */
 struct split split_of(const struct config *config);
 
 enum part { PART_ALL, PART_TRAINING, PART_VALIDATION, PART_TEST };
@@ -53,7 +55,15 @@ struct selection {
  * STATUS_USAGE. The survey must outlive the selection; selection_release is fine on a zeroed struct. */
 int selection_new(struct selection *selection, const struct survey *survey, struct comm *comm, enum part part,
                   const struct split *split, struct error *error);
+/* The selection of given light curves, by their survey indices; one given twice counts once. An index that the survey does not
+ * have is STATUS_FAILED, and then there is nothing to release. Collective over comm: all ranks come with the same indices. */
+int selection_of(struct selection *selection, const struct survey *survey, struct comm *comm, const int64_t *curves,
+                 int64_t count, struct error *error);
 void selection_release(struct selection *selection);
+/* The leading bytes of an id that name the star: all of it, but FIELD.TILE.SEQUENCE of MACHO's FIELD.TILE.SEQUENCE.R and .B. */
+size_t star_bytes(const char *id);
+/* The same for all light curves of a star: id_hash of the bytes that name it. */
+double star_hash(const char *id);
 /* In [0, 1): FNV-1a 64 of the id's bytes, finalised by the SplitMix64 mixer, its high 53 bits times 2^-53. */
 double id_hash(const char *id);
 

@@ -16,12 +16,12 @@
 enum { BAD_STEPS_MOST = 5, STOP_FAILED = 1 << 20 };
 
 /* Adds to a failed write what its user can do. */
-static int cannot_go_on(struct error *error)
+static int cannot_go_on(const struct run *run, struct error *error)
 {
     struct error reason = *error;
     *error = (struct error){0};
-    return error_set(error, reason.status, "%s; mend that and go on with --resume, the checkpoints before are whole",
-                     reason.message);
+    return error_set(error, reason.status, "%s; mend that and %s, the checkpoints before are whole", reason.message,
+                     run->options.go_on);
 }
 
 static int write_checkpoint(struct run *run, struct error *error)
@@ -40,7 +40,7 @@ static int write_checkpoint(struct run *run, struct error *error)
     run->device->operations->save_choices(run->device, path, error);
     if (comm_agree(run->comm, error)) return error->status;
     checkpoint_path(run->config->run_dir, run->state.step, path, sizeof path);
-    if (checkpoint_write(path, &checkpoint, run->comm, error)) return cannot_go_on(error);
+    if (checkpoint_write(path, &checkpoint, run->comm, error)) return cannot_go_on(run, error);
     checkpoint_prune(run->config->run_dir, run->config->checkpoint.keep, run->comm);
     run->checkpoint_seconds = clock_seconds();
     run->checkpoint_step = run->state.step;
@@ -55,7 +55,7 @@ static int write_best(struct run *run, struct error *error)
         .table = run->table, .parameters = run->trainer->host[0], .progress = run->state, .config_text = run->config_text};
     trainer_download(run->trainer);
     snprintf(path, sizeof path, "%s/best.h5", run->config->run_dir);
-    return checkpoint_write(path, &checkpoint, run->comm, error) ? cannot_go_on(error) : STATUS_OK;
+    return checkpoint_write(path, &checkpoint, run->comm, error) ? cannot_go_on(run, error) : STATUS_OK;
 }
 
 static void show_validation(void *context, int64_t windows)
@@ -84,6 +84,7 @@ static int end_epoch(struct run *run, double learning_rate, struct error *error)
     struct progress_state *s = &run->state;
     struct evaluation validation;
     if (validate(run, &validation, error)) return error->status;
+    if (run->validates) s->validation_seconds += validation.seconds;
     bool best = !run->validates || validation.rmse < s->best_rmse;
     s->patience_used = best ? 0 : s->patience_used + 1;
     if (best) s->best_epoch = s->epoch;
@@ -192,24 +193,36 @@ static const char *stop_reason(const struct run *run, char text[128])
     int64_t number = signals_caught();
     comm_max_int64(run->comm, &number, 1);
     if (number)
-        snprintf(text, 128, "stopped by %s, go on with --resume", signals_name((int)number));
+        snprintf(text, 128, "stopped by %s, %s", signals_name((int)number), run->options.go_on);
     else
-        snprintf(text, 128, "stopped at the time limit of %g s, go on with --resume", run->config->train.time_limit_seconds);
+        snprintf(text, 128, "stopped at the time limit of %g s, %s", run->config->train.time_limit_seconds, run->options.go_on);
     return text;
+}
+
+int run_train(struct run *run, bool *finished_all, struct error *error)
+{
+    bool stop = false;
+    char text[128];
+    while (!finished(run) && !stop)
+        if (one_step(run, &stop, error)) break;
+    *finished_all = !error->status && finished(run);
+    if (error->status)
+        report_failure(run, error->message);
+    else
+        report_end(run, finished(run) ? finished(run) : stop_reason(run, text));
+    return error->status;
 }
 
 int pretrain(const struct config *config, bool resume, struct comm *comm, struct error *error)
 {
+    const struct run_options options = {.resume = resume, .go_on = "go on with --resume"};
     struct run run;
-    bool stop = false;
-    char text[128];
+    bool ended;
     signals_catch();
-    if (run_open(&run, config, resume, comm, error)) goto cleanup;
-    while (!finished(&run) && !stop)
-        if (one_step(&run, &stop, error)) goto cleanup;
-    report_end(&run, finished(&run) ? finished(&run) : stop_reason(&run, text));
-cleanup:
-    if (error->status) report_failure(&run, error->message);
+    if (run_open(&run, config, &options, comm, error))
+        report_failure(&run, error->message);
+    else
+        run_train(&run, &ended, error);
     run_close(&run);
     signals_release();
     return error->status;

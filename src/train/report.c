@@ -40,6 +40,12 @@ void report_start(struct run *run, const char *resumed_from)
     json_text(&json, "precision", config_name("precision", config->precision));
     json_integer(&json, "parameters", run->table->trainable);
     json_text(&json, "survey", run->survey.path);
+    if (config->data.folds[0]) {
+        json_text(&json, "folds", config->data.folds);
+        json_integer(&json, "fold", config->data.fold);
+        json_integer(&json, "samples", config->data.samples);
+    }
+    if (config->train.start[0]) json_text(&json, "start_from", config->train.start);
     json_integer(&json, "training_curves", run->training.total);
     json_integer(&json, "validation_curves", run->validates ? run->validation.total : 0);
     json_integer(&json, "batch", config->train.batch);
@@ -206,6 +212,6 @@ void report_end(struct run *run, const char *reason)
     if (isfinite(run->state.best_rmse))
         progress_line(&run->progress, "best validation rmse %.4f mag in epoch %lld: %s/best.h5", run->state.best_rmse,
                       (long long)run->state.best_epoch + 1, folder);
-    if (run->state.best_epoch >= 0)
+    if (run->state.best_epoch >= 0 && !run->config->data.folds[0])
         progress_line(&run->progress, "next: astromer evaluate --checkpoint %s/best.h5 --survey %s", folder, run->survey.path);
 }

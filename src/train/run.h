@@ -13,15 +13,25 @@
 #include "train/evaluation.h"
 #include "train/trainer.h"
 
+struct run_options {
+    bool resume;           /* from the newest whole checkpoint of run.dir, or begin when there is none */
+    bool same_settings;    /* refuse to go on with other settings than the run had, rather than note them */
+    bool quiet;            /* nothing on standard output */
+    struct device *device; /* computes on this open one, which stays open; NULL: the one that the config names */
+    const char *go_on;     /* how its user goes on with a run that has stopped: "go on with --resume" */
+};
+
 struct run {
     const struct config *config;
+    struct run_options options;
     struct comm *comm;
     bool lead; /* rank 0: writes the log and talks to the user */
     struct device *device;
     struct parameter_table *table;
     struct trainer *trainer;
-    struct survey survey, validation_survey; /* the second is open only when data.validation is a survey */
-    struct selection training, validation;
+    struct survey survey, validation_survey;     /* the second is open only when data.validation is a survey */
+    struct selection training, validation, test; /* the third has light curves with data.folds alone */
+    int64_t fold_content;                        /* a hash of the light curves that data.folds gives, never 0; 0 without */
     bool validates;
     struct loader *loader;
     struct progress_state state;
@@ -42,8 +52,21 @@ struct run {
 };
 
 /* Opens device and survey, makes or restores the parameters, opens the log. Collective. run_close is fine after a failure. */
-int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error);
+int run_open(struct run *run, const struct config *config, const struct run_options *options, struct comm *comm,
+             struct error *error);
 void run_close(struct run *run);
+
+/* run_data.c: the config's survey, and of it the light curves to train on, to validate with and, of data.folds, to test with.
+ * Part of run_open, or alone with run_close_data on a run that has config and comm and is else zero. Collective. */
+int run_open_data(struct run *run, struct error *error);
+void run_close_data(struct run *run);
+
+/* pretrain.c: trains from where the run stands until the config's limits, early stopping or a signal. *finished: not by a signal
+ * or the time limit. signals_catch comes before. Collective; on failure all ranks return the same error. */
+int run_train(struct run *run, bool *finished, struct error *error);
+
+/* What makes no other run of it when it is another at a restart: keys and groups, ends with NULL. */
+extern const char *const run_free_keys[];
 
 /* The file in the run's folder with what this rank's device chose by timing (device.h: save_choices). */
 void run_choices_path(const struct run *run, char *path, size_t path_bytes);

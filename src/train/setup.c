@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Setting a run up: device, survey and its two parts, parameters new or restored, the run's folder. Everything that can fail on
+ * Setting a run up: device, light curves, parameters new or restored, the run's folder. Everything that can fail on
  * one rank alone is agreed over all before the next collective step. */
 #include <errno.h>
 #include <math.h>
@@ -23,7 +23,7 @@ static int write_config(const struct run *run, struct error *error)
     bool good = file && fputs(run->config_text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
     if (file && fclose(file)) good = false;
     if (good && rename(temporary, path) == 0) return STATUS_OK;
-    return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and go on with --resume", path, strerror(errno));
+    return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno), run->options.go_on);
 }
 
 /* Now rather than after an hour: is it there, and can it be written to? */
@@ -32,7 +32,7 @@ static int make_checkpoints_folder(const struct run *run, struct error *error)
     char path[CONFIG_TEXT + 32];
     snprintf(path, sizeof path, "%s/checkpoints", run->config->run_dir);
     if ((mkdir(path, 0777) && errno != EEXIST) || access(path, R_OK | W_OK | X_OK))
-        error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and go on with --resume", path, strerror(errno));
+        error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno), run->options.go_on);
     return error->status;
 }
 
@@ -51,43 +51,15 @@ static int open_log(struct run *run, struct error *error)
     snprintf(path, sizeof path, "%s/log.jsonl", run->config->run_dir);
     run->log = fopen(path, "a");
     if (!run->log)
-        return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and go on with --resume", path, strerror(errno));
+        return error_set(error, STATUS_FAILED, "%s: cannot write: %s; mend that and %s", path, strerror(errno),
+                         run->options.go_on);
     end_torn_line(run->log, path);
     return STATUS_OK;
 }
 
-static int open_validation(struct run *run, int64_t memory_bytes, struct error *error)
-{
-    const struct config *config = run->config;
-    struct split split = split_of(config);
-    double share;
-    if (split.validation > 0) {
-        run->validates = true;
-        return selection_new(&run->validation, &run->survey, run->comm, PART_VALIDATION, &split, error);
-    }
-    if (config_validation_share(config, &share)) return STATUS_OK;
-    run->validates = true;
-    if (survey_open(&run->validation_survey, config->data.validation, run->comm, memory_bytes, error)) return error->status;
-    return selection_new(&run->validation, &run->validation_survey, run->comm, PART_ALL, NULL, error);
-}
-
-static int open_surveys(struct run *run, struct error *error)
-{
-    const struct config *config = run->config;
-    int64_t memory_bytes = (int64_t)(config->data.memory_gb * 1e9 / comm_local_size(run->comm));
-    struct split split = split_of(config);
-    if (survey_open(&run->survey, config->data.survey, run->comm, memory_bytes, error)) return error->status;
-    if (selection_new(&run->training, &run->survey, run->comm, PART_TRAINING, &split, error)) return error->status;
-    if (open_validation(run, memory_bytes, error)) return error->status;
-    if (run->training.total == 0) return error_set(error, STATUS_FAILED, "%s: no light curves to train on", config->data.survey);
-    if (run->validates && run->validation.total == 0)
-        return error_set(error, STATUS_FAILED,
-                         "data.validation=%s holds out none of %lld light curves; give a larger share, or 0 for none",
-                         config->data.validation, (long long)run->survey.first_curve[run->survey.shards]);
-    return STATUS_OK;
-}
-
-static int check_model(const struct config *config, const struct config *saved, const char *path, struct error *error)
+/* why: what weights of another model are of no use for. */
+static int check_model(const struct config *config, const struct config *saved, const char *path, const char *why,
+                       struct error *error)
 {
     const struct model_config *a = &config->model, *b = &saved->model;
     const struct {
@@ -100,26 +72,58 @@ static int check_model(const struct config *config, const struct config *saved, 
                   {"model.pe_base", a->pe_base, b->pe_base}, {"data.window", config->data.window, saved->data.window}};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         if (values[i].now != values[i].then && !strcmp(values[i].key, "model.mask"))
-            return error_set(error, STATUS_USAGE,
-                             "%s was trained with model.mask=%s, the config says %s; a run resumes with the model it had", path,
-                             config_name("model.mask", b->mask), config_name("model.mask", a->mask));
+            return error_set(error, STATUS_USAGE, "%s was trained with model.mask=%s, the config says %s; %s", path,
+                             config_name("model.mask", b->mask), config_name("model.mask", a->mask), why);
         else if (values[i].now != values[i].then)
-            return error_set(error, STATUS_USAGE,
-                             "%s was trained with %s=%g, the config says %g; a run resumes with the model it had", path,
-                             values[i].key, values[i].then, values[i].now);
+            return error_set(error, STATUS_USAGE, "%s was trained with %s=%g, the config says %g; %s", path, values[i].key,
+                             values[i].then, values[i].now, why);
     return STATUS_OK;
 }
 
 /* Other light curves under the same name are not what the run's user has asked for. */
-static int check_survey(const struct run *run, const struct config *saved, const char *path, struct error *error)
+static int check_data(const struct run *run, const struct config *saved, const char *path, struct error *error)
 {
-    int64_t then = run->state.survey_content;
-    if (then == 0 || then == run->survey.content || strcmp(run->config->data.survey, saved->data.survey)) return STATUS_OK;
-    return error_set(
-        error, STATUS_FAILED,
-        "%s: its light curves have changed since %s was written; put the ones of then back, or move these to another "
-        "folder and give that as data.survey to go on with them",
-        run->config->data.survey, path);
+    const struct config *now = run->config;
+    int64_t then = run->state.survey_content, fold_then = run->state.fold_content;
+    bool same_name = !strcmp(now->data.survey, saved->data.survey) || run->options.same_settings;
+    if (then != 0 && then != run->survey.content && same_name)
+        return error_set(
+            error, STATUS_FAILED,
+            "%s: its light curves have changed since %s was written; put the ones of then back, or move these to another "
+            "folder and give that as data.survey to go on with them",
+            now->data.survey, path);
+    same_name = (!strcmp(now->data.folds, saved->data.folds) && now->data.fold == saved->data.fold &&
+                 now->data.samples == saved->data.samples) ||
+                run->options.same_settings;
+    if (fold_then != run->fold_content && same_name)
+        return error_set(error, STATUS_FAILED,
+                         "%s: its folds are others than when %s was written; put the file of then back, or begin a new run",
+                         now->data.folds, path);
+    return STATUS_OK;
+}
+
+const char *const run_free_keys[] = {"run.dir",
+                                     "data.survey",
+                                     "data.folds",
+                                     "data.memory_gb",
+                                     "checkpoint",
+                                     "device",
+                                     "threads",
+                                     "train.microbatch",
+                                     "train.graph",
+                                     "train.start",
+                                     "train.log_every_steps",
+                                     "train.time_limit_seconds",
+                                     "train.rank_timeout_seconds",
+                                     NULL};
+
+static int check_settings(const struct run *run, const struct config *saved, const char *path, struct error *error)
+{
+    char now[CONFIG_TEXT], then[CONFIG_TEXT];
+    const char *key = run->options.same_settings ? config_difference(run->config, saved, run_free_keys) : NULL;
+    if (!key) return STATUS_OK;
+    return error_set(error, STATUS_USAGE, "%s: was made with %s=%s, not %s; give that again, or another folder", path, key,
+                     config_value(saved, key, then), config_value(run->config, key, now));
 }
 
 /* What may change at a restart, but makes it another run than the one that was stopped. */
@@ -128,6 +132,11 @@ static void note_changes(struct run *run, const struct config *saved)
     const struct config *now = run->config;
     if (strcmp(now->data.survey, saved->data.survey))
         progress_line(&run->progress, "note: data.survey was %s and is %s now", saved->data.survey, now->data.survey);
+    if (strcmp(now->data.folds, saved->data.folds) || now->data.fold != saved->data.fold ||
+        now->data.samples != saved->data.samples)
+        progress_line(
+            &run->progress,
+            "note: data.folds, .fold or .samples are not what they were: light curves held out before may be trained on");
     if (strcmp(now->data.validation, saved->data.validation))
         progress_line(&run->progress,
                       "note: data.validation was %s and is %s now: light curves held out before may be trained on",
@@ -144,26 +153,48 @@ static void note_changes(struct run *run, const struct config *saved)
                       (long long)now->train.batch);
 }
 
-/* Parameters and progress from a checkpoint, or new ones. */
+/* The weights of train.start, or new ones. */
+static int begin_anew(struct run *run, struct checkpoint *checkpoint, struct error *error)
+{
+    const char *start = run->config->train.start;
+    struct config saved;
+    if (!start[0]) {
+        parameters_initialise(run->table, checkpoint->parameters, (uint64_t)run->config->train.seed);
+    } else {
+        checkpoint->adam_m = checkpoint->adam_v = NULL;
+        if (checkpoint_read_config(start, &saved, run->comm, error) ||
+            check_model(run->config, &saved, start, "training starts with weights of the same model", error) ||
+            checkpoint_read(start, checkpoint, run->comm, error))
+            return error->status;
+    }
+    run->state = (struct progress_state){.best_rmse = INFINITY, .best_epoch = -1};
+    if (start[0]) run->state.start_content = parameters_content(run->table, checkpoint->parameters);
+    return STATUS_OK;
+}
+
+static int go_on(struct run *run, struct checkpoint *checkpoint, const char *path, struct error *error)
+{
+    struct config saved;
+    if (checkpoint_read_config(path, &saved, run->comm, error) || check_settings(run, &saved, path, error) ||
+        check_model(run->config, &saved, path, "a run resumes with the model it had", error) ||
+        checkpoint_read(path, checkpoint, run->comm, error))
+        return error->status;
+    run->state = checkpoint->progress;
+    if (check_data(run, &saved, path, error)) return error->status;
+    note_changes(run, &saved);
+    return STATUS_OK;
+}
+
+/* Parameters and progress from a checkpoint of this run, or from the beginning. */
 static int restore(struct run *run, const char *path, struct error *error)
 {
     struct checkpoint checkpoint = {.table = run->table,
                                     .parameters = run->trainer->host[0],
                                     .adam_m = run->trainer->host[1],
                                     .adam_v = run->trainer->host[2]};
-    if (!path[0]) {
-        parameters_initialise(run->table, run->trainer->host[0], (uint64_t)run->config->train.seed);
-        run->state = (struct progress_state){.best_rmse = INFINITY, .best_epoch = -1};
-    } else {
-        struct config saved;
-        if (checkpoint_read_config(path, &saved, run->comm, error) || check_model(run->config, &saved, path, error) ||
-            checkpoint_read(path, &checkpoint, run->comm, error))
-            return error->status;
-        run->state = checkpoint.progress;
-        if (check_survey(run, &saved, path, error)) return error->status;
-        note_changes(run, &saved);
-    }
+    if (path[0] ? go_on(run, &checkpoint, path, error) : begin_anew(run, &checkpoint, error)) return error->status;
     run->state.survey_content = run->survey.content;
+    run->state.fold_content = run->fold_content;
     trainer_upload(run->trainer, run->state.step - run->state.skipped);
     return STATUS_OK;
 }
@@ -188,10 +219,10 @@ static void restore_choices(struct run *run)
             run->config->run_dir);
 }
 
-static int find_checkpoint(struct run *run, bool resume, char *path, size_t bytes, struct error *error)
+static int find_checkpoint(struct run *run, char *path, size_t bytes, struct error *error)
 {
     if (checkpoint_newest(run->config->run_dir, path, bytes, run->comm, error)) return error->status;
-    if (path[0] && !resume)
+    if (path[0] && !run->options.resume)
         return error_set(error, STATUS_USAGE, "%s already holds a run (%s); go on with --resume or choose another run.dir",
                          run->config->run_dir, path);
     return STATUS_OK;
@@ -204,18 +235,26 @@ static int64_t windows_of_a_step(const struct run *run)
     return order_most_of_a_rank(batch, run->survey.shards, comm_size(run->comm));
 }
 
-int run_open(struct run *run, const struct config *config, bool resume, struct comm *comm, struct error *error)
+/* The device that computes: the caller's, or one of the run's own. */
+static int open_device(struct run *run, struct error *error)
+{
+    run->device = run->options.device;
+    return run->device ? STATUS_OK : rank_device_open(&run->device, run->config, run->comm, error);
+}
+
+int run_open(struct run *run, const struct config *config, const struct run_options *options, struct comm *comm,
+             struct error *error)
 {
     char path[CONFIG_TEXT + 64] = "";
-    *run = (struct run){.config = config, .comm = comm, .lead = comm_rank(comm) == 0, .checkpoint_step = -1};
-    progress_begin(&run->progress, run->lead);
+    *run = (struct run){.config = config, .options = *options, .comm = comm, .lead = comm_rank(comm) == 0, .checkpoint_step = -1};
+    progress_begin(&run->progress, run->lead && !options->quiet);
     run->config_text = config_text(config);
     run->table = parameter_table_new(&config->model);
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
     if (run->lead && !error->status) claim_folder(&run->claim, config->run_dir, error);
-    if (comm_agree(comm, error) || find_checkpoint(run, resume, path, sizeof path, error)) return error->status;
-    if (rank_device_open(&run->device, config, comm, error) || open_surveys(run, error) ||
+    if (comm_agree(comm, error) || find_checkpoint(run, path, sizeof path, error)) return error->status;
+    if (open_device(run, error) || run_open_data(run, error) ||
         trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error) ||
         restore(run, path, error))
         return error->status;
@@ -241,11 +280,8 @@ void run_close(struct run *run)
     loader_free(run->loader);
     trainer_free(run->trainer);
     parameter_table_free(run->table);
-    selection_release(&run->training);
-    selection_release(&run->validation);
-    survey_close(&run->survey);
-    survey_close(&run->validation_survey);
-    device_close(run->device);
+    run_close_data(run);
+    if (!run->options.device) device_close(run->device);
     memory_free(run->config_text);
     if (run->log) fclose(run->log);
     claim_release(&run->claim);

@@ -30,27 +30,26 @@ static int allocate(struct trainer *t, struct error *error)
     return STATUS_OK;
 }
 
-/* GPUs sum gradients among themselves, which takes one on every rank; other ranks sum over MPI. Collective. */
-static int join_gpus(struct trainer *t, struct error *error)
+int ranks_join_gpus(struct comm *comm, struct device *device, const struct config *config, int64_t bucket_most,
+                    struct error *error)
 {
-    struct device *device = t->device;
-    bool rounded = t->config->train.reduce_precision == REDUCE_BF16;
+    bool rounded = config->train.reduce_precision == REDUCE_BF16;
     int64_t with_gpu = device->stream != NULL;
-    comm_sum_int64(t->comm, &with_gpu, 1);
+    comm_sum_int64(comm, &with_gpu, 1);
     if (with_gpu == 0 && rounded)
         return error_set(error, STATUS_FAILED,
                          "train.reduce_precision=bf16: is for gradients of GPUs; the cpu device's ranks sum them over MPI, which "
                          "has no bfloat16; use train.reduce_precision=fp32");
     if (with_gpu == 0) return STATUS_OK;
-    if (with_gpu < comm_size(t->comm))
+    if (with_gpu < comm_size(comm))
         return error_set(error, STATUS_FAILED, "%lld of %d ranks have a GPU: give all of them one, or device=cpu",
-                         (long long)with_gpu, comm_size(t->comm));
+                         (long long)with_gpu, comm_size(comm));
     struct gpu_sums sums = {.stream = device->stream,
                             .to_wire = rounded ? device->operations->to_wire : NULL,
                             .from_wire = rounded ? device->operations->from_wire : NULL,
                             .device = device,
-                            .wire_count = t->table->total};
-    return comm_use_gpus(t->comm, &sums, error);
+                            .wire_count = bucket_most};
+    return comm_use_gpus(comm, &sums, error);
 }
 
 static int make_encoder(struct trainer *t, int64_t windows, struct error *error)
@@ -70,7 +69,7 @@ int trainer_new(struct trainer **trainer, const struct config *config, const str
     struct trainer *t = memory_zeroed(1, sizeof *t, "the trainer");
     t->comm = comm, t->device = device, t->config = config, t->table = table;
     *trainer = t;
-    if (join_gpus(t, error)) return error->status;
+    if (ranks_join_gpus(comm, device, config, table->total, error)) return error->status;
     if (!allocate(t, error)) make_encoder(t, windows, error);
     return comm_agree(comm, error);
 }

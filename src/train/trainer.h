@@ -51,6 +51,10 @@ void trainer_step(struct trainer *trainer, const struct windows *windows, const 
 /* Starts the ranks' watch over each other, and opens the device that the config names for this rank. Fails like device_open, on
  * all ranks when it fails on one, and when two ranks would compute on the same GPU. Collective. */
 int rank_device_open(struct device **device, const struct config *config, struct comm *comm, struct error *error);
+/* GPUs sum gradients among themselves, which takes one on every rank; other ranks sum over MPI. Buckets have at most bucket_most
+ * numbers. Collective, once for a group of ranks. */
+int ranks_join_gpus(struct comm *comm, struct device *device, const struct config *config, int64_t bucket_most,
+                    struct error *error);
 /* comm_expect, where the rank computes on a GPU; a CPU may take its time. Not collective. */
 void rank_expect(struct comm *comm, const struct device *device, const char *what);
 /* The masks of a config in a mode (enum masking_mode). */

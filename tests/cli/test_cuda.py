@@ -70,7 +70,28 @@ class Cuda(CommandLineTest):
         bf16 = self.train("bf16", "device=cuda", "precision=bf16")
         np.testing.assert_allclose(bf16, cpu, rtol=0.02)
         self.expect(0, "synth", "--out", "few", "--curves", "4", "--shards", "2")
-        self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "few", "--out", "e.h5", "device=cuda")
+        self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "few", "--out", "e.h5", "device=cuda",
+                    "--attention", "synth-0000000002", "--attention-block", "2")
+        self.expect(0, "embed", "--checkpoint", "cpu/best.h5", "--survey", "few", "--out", "c.h5", "device=cpu", "--attention",
+                    "synth-0000000002", "--attention-block", "2")
+        with h5py.File(self.folder / "e.h5") as cuda, h5py.File(self.folder / "c.h5") as cpu:
+            for name in ("embedding", "attention/weights", "attention/time"):
+                np.testing.assert_allclose(cuda[name][:], cpu[name][:], rtol=1e-4, atol=1e-5, err_msg=name)
+
+    def test_neighbours_are_the_cpus_at_every_precision(self):
+        """Vectors so close that their order by the device's products alone would be another."""
+        rng = np.random.RandomState(4)
+        with h5py.File(self.folder / "e.h5", "w") as file:
+            file.attrs.update({"format_version": 1, "survey": np.bytes_("made up"), "pool": np.bytes_("mean"), "window": 9})
+            file["embedding"] = (rng.standard_normal(20) + 1e-4 * rng.standard_normal((90, 20))).astype(np.float32)
+            file["length"], file["first_window"] = np.full(90, 9, np.int32), np.arange(91)
+            file["id"] = np.array([f"c{i:02d}".encode() for i in range(90)])
+        words = ("neighbours", "--embedding", "e.h5", "--ids", "c00,c07,c89", "--k", 5, "--json", "threads=1")
+        cpu = self.expect(0, *words, "device=cpu").out
+        self.assertEqual(cpu.count("cosine"), 15)
+        for precision in ("fp32", "tf32", "bf16"):
+            self.assertEqual(self.expect(0, *words, "device=cuda", f"precision={precision}").out, cpu, precision)
+        self.assertEqual(self.expect(0, *words, "device=cuda", ranks=2, CUDA_ON_HOST_DEVICES="2").out, cpu)
 
     def test_gradients_may_travel_in_bfloat16(self):
         self.expect(0, "synth", "--out", "survey", "--curves", "48", "--shards", "4")

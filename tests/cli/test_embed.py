@@ -251,6 +251,63 @@ class Ranks(Embed):
             self.assertIn("étoile-3-0 in survey (observations 0 to 15) is not finite", message)
 
 
+class Attention(Embed):
+    def reference(self, model, block):
+        """(curve, start, length, time, magnitude, weights) of every window by the reference, in the order of the file."""
+        windows = cut(self.shards, model)
+        length = np.array([w[2] for w in windows])
+        time, magnitude = np.array([w[3] for w in windows]), np.array([w[4] for w in windows])
+        real = (np.arange(model.window) < length[:, None]).astype(np.float64)
+        batch = {"time": time, "magnitude": magnitude, "modified": magnitude, "hidden": 1.0 - real, "probed": 0.0 * real,
+                 "error_weight": real}
+        weights = reference.forward(model, self.weights, batch)["blocks"][block]["A"] * real[:, None, :, None]
+        curves = [curve for shard in self.shards for curve in shard]
+        for (c, start, n, _, _), w in zip(windows, weights):
+            pad = (0, model.window - n)
+            yield c, start, n, np.pad(curves[c][1][start:start + n], pad), np.pad(curves[c][2][start:start + n], pad), w
+
+    def check(self, path, model, block, curves):
+        wanted = [w for w in self.reference(model, block) if w[0] in curves]
+        with h5py.File(self.folder / path) as file:
+            group = file["attention"]
+            self.assertEqual(group.attrs["block"], block + 1)
+            self.assertEqual((group["weights"].dtype, group["time"].dtype, group["magnitude"].dtype), (np.float32, np.float64, np.float32))
+            for i, name in enumerate(("curve", "start", "length", "time", "magnitude")):
+                np.testing.assert_array_equal(group[name][:], [w[i] for w in wanted], name)
+            np.testing.assert_allclose(group["weights"][:], [w[5] for w in wanted], rtol=0, atol=2e-5)
+            return file["embedding"][:]
+
+    def test_weights_are_the_references(self):
+        self.make()
+        ids = [curve[0] for shard in self.shards for curve in shard]
+        self.embed("none.h5")
+        with h5py.File(self.folder / "none.h5") as file:
+            embedding = file["embedding"][:]
+            self.assertNotIn("attention", file)
+        self.write("ids.txt", f"{ids[8]}\n{ids[4]}\n{ids[0]}\n{ids[6]}\n")
+        # 0 and 4 lie in two shards and one batch; 6 has 13 windows, more than go through at once.
+        for block in (0, 1, 2):
+            for ranks in (None, 2):
+                text = self.embed("a.h5", "--attention", "@ids.txt", "--attention-block", block + 1, "threads=1", ranks=ranks).out
+                np.testing.assert_allclose(self.check("a.h5", ASTROMER2, block, (0, 4, 6, 8)), embedding, rtol=0, atol=3e-6)
+        self.assertIn("attention  27 windows of 4 light curves, the weights of the 3 heads of block 3", text)
+
+    def test_where_padding_is_seen(self):
+        self.make(ASTROMER1)
+        ids = [curve[0] for shard in self.shards for curve in shard]
+        self.embed("a.h5", "--attention", f"{ids[0]},{ids[3]}")
+        self.check("a.h5", ASTROMER1, 0, (0, 3))
+
+    def test_refused(self):
+        self.make()
+        for ranks in (None, 3):
+            self.refused(2, "no light curve 'étoile-3-1', did you mean étoile-3-0?", "--attention", "étoile-3-1", ranks=ranks)
+        self.refused(2, "no light curve 'M31'; its ids look like étoile-0-0", "--attention", "M31")
+        self.refused(2, "block 4: the checkpoint's model has 3 blocks", "--attention", "étoile-3-0", "--attention-block", "4", ranks=2)
+        self.refused(2, "give --attention", "--attention-block", "1")
+        self.refused(1, "full window", "--attention", "étoile-0-0", "--full-windows", ranks=2)
+
+
 class Failures(Embed):
     def test_command_line(self):
         self.make()

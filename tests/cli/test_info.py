@@ -121,7 +121,8 @@ class Info(CommandLineTest):
         with h5py.File(self.folder / "golden.h5", "w") as file:
             file["weights/x"] = file["expected/x"] = 1
         for name, reason in (("text.txt", "not an HDF5 file"), ("empty.h5", "not an HDF5 file"), ("folder", "holds no shards"),
-                             ("other.h5", "neither a shard nor a checkpoint"), ("golden.h5", "astromer check"), ("nosuch", "No such file")):
+                             ("other.h5", "neither a shard nor folds nor a checkpoint"),
+                             ("golden.h5", "astromer check"), ("nosuch", "No such file")):
             message = self.expect(1, "info", name).message
             self.assertIn(name, message)
             self.assertIn(reason, message)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * One target as clang's fuzzer wants it; FUZZ_TARGET is its name. */
+ * A target as clang's fuzzer wants it. Started as fuzz-TARGET, a link to the program. */
 #include <stdlib.h>
+#include <string.h>
 
 #include <hdf5.h>
 
@@ -19,11 +20,13 @@ static void remove_folder(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    (void)argc, (void)argv;
+    const char *name = strrchr((*argv)[0], '/');
+    name = name ? name + 1 : (*argv)[0];
+    CHECK(*argc > 0 && !strncmp(name, "fuzz-", 5), "the program is started as fuzz-TARGET, not %s", name);
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    target = fuzz_target_find(FUZZ_TARGET);
-    CHECK(target, "no target %s", FUZZ_TARGET);
+    target = fuzz_target_find(name + 5);
+    CHECK(target, "no target %s", name + 5);
     folder = fuzz_folder_make();
     atexit(remove_folder);
     return 0;

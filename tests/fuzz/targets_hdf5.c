@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * HDF5 files that a stranger may have made: shards, checkpoints, golden files. */
+ * HDF5 files that a stranger may have made: shards, folds, checkpoints, golden files. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.h"
 #include "commands/golden.h"
 #include "model/parameters.h"
+#include "survey/folds.h"
 #include "survey/shard.h"
 #include "targets.h"
 
@@ -47,6 +48,35 @@ static void shard(const char *folder, const uint8_t *bytes, size_t count)
         if (shard_open(&shard, path, resident, &error)) continue;
         read_curves(&shard);
         shard_close(&shard);
+    }
+    unlink(path);
+}
+
+static void check_set(const struct folds *folds, const struct fold_set *set, int64_t samples)
+{
+    CHECK(set->count >= folds->class_count && (!samples || set->count == samples * folds->class_count), "a set of another size");
+    for (int64_t i = 0; i < set->count; i++)
+        CHECK(set->row[i] >= 0 && set->row[i] < folds->stars, "a row that the table does not have");
+}
+
+static void folds(const char *folder, const uint8_t *bytes, size_t count)
+{
+    char path[4096];
+    struct folds folds;
+    struct error error = {0};
+    fuzz_file(path, folder, "folds.h5", bytes, count);
+    if (!folds_read(&folds, path, &error)) {
+        for (int64_t row = 0; row < folds.stars; row++) {
+            CHECK(folds.label[row] >= 0 && folds.label[row] < folds.class_count, "a class that is not there");
+            CHECK(folds.curve[row] >= 0 && strlen(folds.id[row]) < 1 << 30, "a light curve that cannot be");
+        }
+        for (int k = 0; k < folds.fold_count; k++) {
+            check_set(&folds, &folds.fold[k].test, 0);
+            check_set(&folds, &folds.fold[k].validation, 0);
+            for (int n = 0; n < folds.sample_counts; n++) check_set(&folds, &folds.fold[k].training[n], folds.samples[n]);
+        }
+        CHECK(strlen(folds.survey_name) < 1 << 30, "a name without an end");
+        folds_release(&folds);
     }
     unlink(path);
 }
@@ -106,4 +136,5 @@ static void golden(const char *folder, const uint8_t *bytes, size_t count)
     unlink(path);
 }
 
-const struct fuzz_target fuzz_hdf5_targets[] = {{"shard", shard}, {"checkpoint", checkpoint}, {"golden", golden}, {NULL, NULL}};
+const struct fuzz_target fuzz_hdf5_targets[] = {
+    {"shard", shard}, {"folds", folds}, {"checkpoint", checkpoint}, {"golden", golden}, {NULL, NULL}};

@@ -28,6 +28,7 @@ static void take_rows(const char *folder, char *const *paths, int64_t *tally, st
         curves_check_sources(&stars, paths, error);
         while (!error->status && !stars_next(&stars, error)) {
             struct curves curves = {0};
+            CHECK(stars.observation, "a portion without memory for its rows");
             curves_make(&curves, &stars, &cuts, &no_labels, tally, NULL);
             curves_release(&curves);
             if (stars.end == stars.count) break;

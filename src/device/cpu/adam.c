@@ -34,9 +34,11 @@ void cpu_step_finish(struct device *device, const struct step_finish *f)
     s->windows = B;
     s->stop = (int32_t)f->totals[TOTAL_STOP];
     s->save = (int32_t)f->totals[TOTAL_SAVE];
-    s->loss = B > 0 ? sqrt((double)f->totals[TOTAL_ERROR] / B) : 0;
-    s->plain_rmse = B > 0 ? sqrt((double)f->totals[TOTAL_PLAIN_ERROR] / B) : 0;
-    s->factor = s->loss > 0 ? 1 / (2 * B * s->loss) : 0;
+    double mean = B > 0 ? (double)f->totals[TOTAL_ERROR] / B : 0, plain = B > 0 ? (double)f->totals[TOTAL_PLAIN_ERROR] / B : 0;
+    bool root = f->loss == LOSS_ROOT_MEAN;
+    s->loss = root ? sqrt(mean) : mean;
+    s->plain_rmse = root ? sqrt(plain) : plain;
+    s->factor = root ? (s->loss > 0 ? 1 / (2 * B * s->loss) : 0) : B > 0 ? 1 / B : 0;
     s->gradient_norm = sqrt(squared_norm(f->gradient, f->N)) * s->factor;
     s->applied = isfinite(s->loss) && isfinite(s->gradient_norm);
     if (!s->applied) return;

@@ -79,6 +79,19 @@ void cpu_add_norm_backward(struct device *device, const struct add_norm *norm, c
 void cpu_readout_forward(struct device *device, const struct readout *readout);
 void cpu_readout_backward(struct device *device, const struct readout *readout, const struct readout_gradient *gradient);
 void cpu_pool_forward(struct device *device, const struct pool *pool);
+void cpu_pool_backward(struct device *device, const struct pool *pool, const struct pool_gradient *gradient);
+void cpu_mix_forward(struct device *device, const struct mix *mix);
+void cpu_mix_backward(struct device *device, const struct mix *mix, const struct mix_gradient *gradient);
+void cpu_attend_forward(struct device *device, const struct attend *attend);
+void cpu_attend_backward(struct device *device, const struct attend *attend, const struct attend_gradient *gradient);
+void cpu_relu_forward(struct device *device, const struct relu *relu);
+void cpu_relu_backward(struct device *device, const struct relu *relu, void *d_y);
+void cpu_cross_entropy_forward(struct device *device, const struct cross_entropy *entropy);
+void cpu_cross_entropy_backward(struct device *device, const struct cross_entropy *entropy,
+                                const struct cross_entropy_gradient *gradient);
+void cpu_raw_input(struct device *device, const struct raw_input *raw);
+void cpu_gru_forward(struct device *device, const struct gru *gru);
+void cpu_gru_backward(struct device *device, const struct gru *gru, const struct gru_gradient *gradient);
 void cpu_step_finish(struct device *device, const struct step_finish *finish);
 void cpu_adam(struct device *device, const struct adam *adam);
 

@@ -11,7 +11,6 @@
 #include "device/cpu/cpu.h"
 
 enum { ROWS_PER_BLOCK = 64 };
-static const double EPSILON = 1e-6;
 
 /* A number as the sum of two floats: factors and offsets that a whole row shares must not carry a rounding error, because what
  * follows adds it up over the row instead of averaging it away. */
@@ -26,7 +25,7 @@ static struct pair pair_of(double value)
 }
 
 /* (row - mean) / deviation, in place; returns 1 / deviation. */
-static double normalise_row(float *row, int D)
+static double normalise_row(float *row, int D, double epsilon)
 {
     double sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -37,7 +36,7 @@ static double normalise_row(float *row, int D)
         row[j] = (row[j] - mean.high) - mean.low;
         squares += (double)row[j] * (double)row[j];
     }
-    double inverse = 1 / sqrt(squares / D + EPSILON);
+    double inverse = 1 / sqrt(squares / D + epsilon);
     struct pair scale = pair_of(inverse);
 #pragma omp simd
     for (int j = 0; j < D; j++) row[j] = row[j] * scale.high + row[j] * scale.low;
@@ -45,7 +44,7 @@ static double normalise_row(float *row, int D)
 }
 
 /* The same in float: enough for sums of numbers that were rounded to bfloat16. */
-static double normalise_rounded_row(float *row, int D)
+static double normalise_rounded_row(float *row, int D, double epsilon)
 {
     float sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -56,7 +55,7 @@ static double normalise_rounded_row(float *row, int D)
         row[j] -= mean;
         squares += row[j] * row[j];
     }
-    double inverse = 1 / sqrt((double)squares / D + EPSILON);
+    double inverse = 1 / sqrt((double)squares / D + epsilon);
     float scale = (float)inverse;
 #pragma omp simd
     for (int j = 0; j < D; j++) row[j] *= scale;
@@ -75,7 +74,8 @@ static double normalise(const struct device *device, const struct add_norm *n, i
 #pragma omp simd
         for (int j = 0; j < D; j++) row[j] += b[j];
     }
-    return are_floats(device) ? normalise_row(row, D) : normalise_rounded_row(row, D);
+    double epsilon = n->epsilon > 0 ? n->epsilon : 1e-6;
+    return are_floats(device) ? normalise_row(row, D, epsilon) : normalise_rounded_row(row, D, epsilon);
 }
 
 void cpu_add_norm_forward(struct device *device, const struct add_norm *n)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * From observed windows to the model's input: centred magnitudes, masks, error weights (astromer.md "Window", "Masks", "Loss").
- */
+ * From observed windows to the model's input: centred magnitudes, masks, error weights (astromer.md "Window", "Masks", "Loss");
+ * and the windows as a model without an encoder sees them. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -32,13 +32,18 @@ static void ranks(const uint32_t *numbers, int n, int32_t *place)
     }
 }
 
+/* Of the n observations from a row on; a window without any has none. */
+static double mean_magnitude(const struct device_windows *w, int64_t row, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)w->magnitude[row + i];
+    return sum / n;
+}
+
 static void centre_magnitudes(const struct device_windows *w, int64_t row, int n)
 {
-    const float *magnitude = w->magnitude + row;
-    float *target = w->target + row;
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)magnitude[i];
-    for (int i = 0; i < w->L; i++) target[i] = i < n ? (float)((double)magnitude[i] - sum / n) : 0.0f;
+    double mean = mean_magnitude(w, row, n);
+    for (int i = 0; i < w->L; i++) w->target[row + i] = i < n ? (float)((double)w->magnitude[row + i] - mean) : 0.0f;
 }
 
 /* `work` holds 4 L numbers. */
@@ -118,5 +123,22 @@ void cpu_prepare_windows(struct device *device, struct device_windows *w, const 
             draw_masks(w, masking, b, n, (uint32_t *)(scratch + stride * (size_t)omp_get_thread_num()));
         error_weights(w, masking, row, n);
         mark_seen(w, row, n);
+    }
+}
+
+void cpu_raw_input(struct device *device, const struct raw_input *raw)
+{
+    const struct device_windows *w = raw->windows;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < w->B; b++) {
+        int n = w->length[b];
+        int64_t row = (int64_t)b * w->L;
+        double mean = mean_magnitude(w, row, n);
+        for (int i = 0; i < w->L; i++) {
+            bool there = i < n;
+            const float values[2] = {there ? (float)((double)w->magnitude[row + i] - mean) : 0.0f,
+                                     there ? (float)w->time[row + i] : 0.0f};
+            keep_floats(device, raw->Y, 2 * (row + i), 2, values);
+        }
     }
 }

@@ -44,6 +44,13 @@ static void cuda_embed_backward(struct device *device, const struct embed *embed
     cuda_end("embed backward");
 }
 
+static void cuda_raw_input(struct device *device, const struct raw_input *raw)
+{
+    struct launch launch = cuda_begin(cuda_of(device), "raw input", 0);
+    kernel_raw_input(raw, &launch);
+    cuda_end("raw input");
+}
+
 static int cuda_check_shape(struct device *device, int L, int D, int H, struct error *error)
 {
     const char *why = NULL;
@@ -187,6 +194,9 @@ static const struct device_operations operations = {
     .readout_forward = cuda_readout_forward,
     .readout_backward = cuda_readout_backward,
     .pool_forward = cuda_pool_forward,
+    .raw_input = cuda_raw_input,
+    .gru_forward = cuda_gru_forward,
+    .gru_backward = cuda_gru_backward,
     .to_wire = cuda_to_wire,
     .from_wire = cuda_from_wire,
     .step_finish = cuda_step_finish,

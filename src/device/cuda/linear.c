@@ -20,8 +20,7 @@ void cuda_use_parameters(struct device *device, const float *parameters, int64_t
     cuda_end("use parameters");
 }
 
-/* The parameter as products take it. */
-static const void *operand(const struct cuda_device *cuda, const float *parameter)
+const void *cuda_operand(const struct cuda_device *cuda, const float *parameter)
 {
     if (cuda->precision != PRECISION_BF16 || !parameter) return parameter;
     uintptr_t first = (uintptr_t)cuda->parameters, here = (uintptr_t)parameter;
@@ -61,14 +60,14 @@ static void clear_input(const struct linear *l, const struct launch *launch)
 /* y = x W, and the bias with it where that can be had (at bf16 rounded like the weights). Returns whether it could. */
 static bool multiply_forward(struct cuda_device *cuda, const struct linear *l)
 {
-    const void *bias = operand(cuda, l->bias);
+    const void *bias = cuda_operand(cuda, l->bias);
     bool with_bias = l->tanh_columns == 0 && cuda_product_takes_bias(bias);
     cuda_product(cuda, &(struct cuda_product){.M = l->T,
                                               .N = l->out,
                                               .K = l->in,
                                               .a = l->x,
                                               .a_stride = l->x_stride,
-                                              .b = operand(cuda, l->weight),
+                                              .b = cuda_operand(cuda, l->weight),
                                               .b_stride = l->weight_stride,
                                               .c = l->y,
                                               .c_stride = l->y_stride,
@@ -123,7 +122,7 @@ static void input_gradient(struct cuda_device *cuda, const struct linear *l, con
                                               .K = l->out,
                                               .a = g->d_y,
                                               .a_stride = l->y_stride,
-                                              .b = operand(cuda, l->weight),
+                                              .b = cuda_operand(cuda, l->weight),
                                               .b_stride = l->weight_stride,
                                               .c = g->d_x,
                                               .c_stride = l->x_stride});

@@ -125,5 +125,11 @@ void cuda_record_free(struct device *device, struct recording *recording);
 void cuda_use_parameters(struct device *device, const float *parameters, int64_t N);
 void cuda_linear_forward(struct device *device, const struct linear *linear);
 void cuda_linear_backward(struct device *device, const struct linear *linear, const struct linear_gradient *gradient);
+/* The parameter as products take it. */
+const void *cuda_operand(const struct cuda_device *cuda, const float *parameter);
+
+/* gru.c */
+void cuda_gru_forward(struct device *device, const struct gru *gru);
+void cuda_gru_backward(struct device *device, const struct gru *gru, const struct gru_gradient *gradient);
 
 #endif
