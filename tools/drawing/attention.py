@@ -67,10 +67,10 @@ def draw_head(axes, window, head, period, limits):
     phase = (window.time / period) % 1 if np.isfinite(period) else window.time
     received = window.received[head]
     order = np.argsort(received)  # the most looked at on top
-    size = 4 + 26 * np.clip(received / limits[1], 0, 1)
+    size = 2 + 16 * np.clip(received / limits[1], 0, 1)
     for shift in (0, 1) if np.isfinite(period) else (0,):
         points = axes.scatter((phase + shift)[order], window.magnitude[order], c=received[order], s=size[order], vmin=limits[0],
-                              vmax=limits[1], cmap=style.MATRIX_COLOURS, linewidths=0.25, edgecolors='black')
+                              vmax=limits[1], cmap=style.MATRIX_COLOURS, linewidths=0.15, edgecolors='black')
     return points
 
 
@@ -84,7 +84,7 @@ def draw_row(figure, places, window, options):
     places[0].invert_yaxis()
     places[0].set_ylabel('mag')
     known = f'period {period:.4g} d' if np.isfinite(period) else 'no period found: against time'
-    places[0].set_title(f'{window.label or "light curve"}: {window.star}, {known}', fontsize=8.5, loc='left')
+    style.title_across(places[0], f'{window.label or "light curve"}: {window.star}, {known}', 8.5)
     bar = figure.colorbar(points, ax=list(places), aspect=12, pad=0.01)
     bar.ax.tick_params(labelsize=7.5)
     bar.outline.set_visible(False)

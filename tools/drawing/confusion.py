@@ -26,8 +26,8 @@ def counts_of(group, what):
     return matrices.sum(axis=0)
 
 
-def draw_matrix(axes, counts, classes, left, bottom):
-    """left, bottom: whether the classes are named there."""
+def draw_matrix(axes, counts, classes, left):
+    """The classes are numbered, and named on the left when `left`. Returns the mean share of the classes that is right."""
     rows = counts.sum(axis=1, keepdims=True)
     share = counts / np.maximum(rows, 1)
     axes.imshow(share, vmin=0, vmax=1, cmap=style.MATRIX_COLOURS)
@@ -35,18 +35,13 @@ def draw_matrix(axes, counts, classes, left, bottom):
         colour = 'black' if share[i, j] > 0.5 else 'white'
         axes.text(j, i - 0.12, f'{100 * share[i, j]:.0f}', ha='center', va='center', fontsize=7.5, color=colour)
         axes.text(j, i + 0.25, style.number(int(counts[i, j])), ha='center', va='center', fontsize=4.8, color=colour)
-    names = [style.wrapped(name) for name in classes]
-    axes.set_yticks(range(len(classes)), names if left else [], fontsize=7)
-    axes.set_xticks(range(len(classes)), names if bottom else [], fontsize=7, rotation=90)
+    numbers = range(1, len(classes) + 1)
+    axes.set_yticks(range(len(classes)), [f'{style.wrapped(c)} {n}' for c, n in zip(classes, numbers)] if left else numbers, fontsize=7.5)
+    axes.set_xticks(range(len(classes)), numbers, fontsize=7.5)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    if left:
-        axes.set_ylabel('true')
-    if bottom:
-        axes.set_xlabel('predicted')
-    share_right = np.mean(np.diag(share)[rows[:, 0] > 0]) if rows.any() else 0.0
-    return share_right
+    return np.mean(np.diag(share)[rows[:, 0] > 0]) if rows.any() else 0.0
 
 
 def panels_of(options):
@@ -67,14 +62,15 @@ def draw(options):
     side = max(1.9, CELL_INCHES * max(len(panel[3]) for panel in panels))
     columns = min(len(panels), max(1, int((style.PAGE_INCHES - 1.0) / side)))
     rows = -(-len(panels) // columns)
-    figure, places = plt.subplots(rows, columns, figsize=(side * columns + 1.2, (side + 0.4) * rows + 1.1), squeeze=False,
+    figure, places = plt.subplots(rows, columns, figsize=(side * columns + 1.2, (side + 0.48) * rows + 0.25), squeeze=False,
                                   constrained_layout=True)
     for i, ((survey, head, encoder), samples, counts, classes, folds) in enumerate(panels):
         axes = places.flat[i]
-        share = draw_matrix(axes, counts, classes, left=i % columns == 0 or classes != panels[i - 1][3],
-                            bottom=i + columns >= len(panels) or classes != panels[i + columns][3])
+        share = draw_matrix(axes, counts, classes, left=i % columns == 0 or classes != panels[i - 1][3])
         axes.set_title(f'{survey}, {results.name_of(head, encoder)}, {samples} a class\n'
                        f'{100 * share:.0f} % right on average, {folds} fold{"s" if folds > 1 else ""}', fontsize=8)
     for axes in places.flat[len(panels):]:
         axes.set_axis_off()
+    figure.supxlabel('predicted class', fontsize=9)
+    figure.supylabel('true class', fontsize=9)
     return figure

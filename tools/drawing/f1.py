@@ -30,7 +30,7 @@ def draw_panel(axes, series, samples):
         there = sorted(series[head, encoder])
         x = [samples.index(n) + aside for n in there]
         mean, spread = zip(*(style.mean_and_spread(series[head, encoder][n]) for n in there))
-        handles[head, encoder] = axes.errorbar(x, mean, spread, markersize=5.5, elinewidth=0.9, capsize=1.8,
+        handles[head, encoder] = axes.errorbar(x, mean, spread, elinewidth=0.9, capsize=1.8,
                                                **results.style_of(head, encoder))
     axes.set_xticks(range(len(samples)), [f'{n:g}' for n in samples])
     axes.set_xlim(-0.35, len(samples) - 0.65)

@@ -75,7 +75,7 @@ def draw(options):
         axes.set_xlim(-0.35, len(samples) - 0.65)
         axes.set_xlabel('labelled samples a class')
         axes.grid(True, axis='y')
-    left.set_ylabel('RMSE of the probed magnitudes (mag)')
+    left.set_ylabel('probed RMSE (mag)')
     right.set_ylabel('minutes of finetuning')
     right.set_ylim(0, None)
     # Matplotlib fills legends column by column: all of `before` come first.

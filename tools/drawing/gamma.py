@@ -7,6 +7,8 @@ from drawing import results, style
 from drawing.style import COLOURS, LINES, MARKERS, plt
 from surveyfiles import FileError
 
+START = 'at the start'
+
 
 def add_options(parser):
     parser.add_argument('results', nargs='+', help='files of astromer classify, or the folder of an experiment')
@@ -25,11 +27,10 @@ def draw_survey(axes, by_samples):
         axes.errorbar(x, mean, spread, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linewidth=1.4, markersize=5.5,
                       linestyle=LINES[i % len(LINES)], elinewidth=0.9, capsize=1.8, label=f'{samples} samples a class')
     stages = len(mean)
-    axes.axhline(1 / stages, color='black', linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axhline(1 / stages, color='black', linewidth=0.9, linestyle=(0, (4, 3)), label=START)
     axes.set_xticks(range(stages), stage_names(stages))
     axes.set_xlabel('block')
     axes.grid(True, axis='y')
-    axes.legend(frameon=False, fontsize=8.5)
 
 
 def draw(options):
@@ -39,7 +40,7 @@ def draw(options):
     style.use()
     columns = min(len(groups), 2)
     rows = -(-len(groups) // columns)
-    figure, places = plt.subplots(rows, columns, figsize=(4.2 if columns == 1 else style.PAGE_INCHES, 2.9 * rows), squeeze=False,
+    figure, places = plt.subplots(rows, columns, figsize=(4.2 if columns == 1 else style.PAGE_INCHES, 2.7 * rows + 0.3), squeeze=False,
                                   constrained_layout=True, sharey=True)
     for axes, ((survey, _, encoder), by_samples) in zip(places.flat, groups.items()):
         draw_survey(axes, by_samples)
@@ -48,4 +49,9 @@ def draw(options):
         axes.set_axis_off()
     for axes in places[:, 0]:
         axes.set_ylabel('weight of the block')
+    handles = {}
+    for axes in places.flat:
+        handles.update(dict(zip(*reversed(axes.get_legend_handles_labels()))))
+    handles[START] = handles.pop(START)  # to the end
+    style.legend_above(figure, list(handles.values()), list(handles), 2 * columns)
     return figure

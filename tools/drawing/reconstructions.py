@@ -16,16 +16,18 @@ from drawing.style import BLUE, GREY, VERMILLION, plt
 from surveyfiles import FileError
 
 COLUMNS = ('id', 'class', 'start', 'mjd', 'magnitude', 'error', 'probed', 'hidden', 'reconstruction', 'unmasked')
+NUMBERS = ('mjd', 'magnitude', 'probed', 'hidden', 'reconstruction')
 LEAST_PROBED = 10  # observations of a window that may be drawn
 MOST_POINTS = 4000  # of a class, behind the window's
 
 
 class Window:
+    """rows: (time, magnitude, probed, hidden, the model's magnitude or nan) of each observation."""
+
     def __init__(self, star, label, rows):
         self.star, self.label = star, label
-        number = lambda name: np.array([float(row[name] or 'nan') for row in rows])  # noqa: E731
-        self.time, self.magnitude, self.model = number('mjd'), number('magnitude'), number('reconstruction')
-        self.hidden, self.probed = number('hidden') == 1, number('probed') == 1
+        self.time, self.magnitude, probed, hidden, self.model = np.array(rows).T
+        self.hidden, self.probed = hidden == 1, probed == 1
         off = (self.magnitude - self.model)[self.probed]
         spread = self.magnitude[self.probed] - self.magnitude.mean()
         self.rmse = np.sqrt(np.mean(off ** 2)) if len(off) else np.nan
@@ -52,16 +54,19 @@ def read(path):
     windows, stars = collections.OrderedDict(), collections.defaultdict(list)
     try:
         with open(path, newline='', encoding='utf-8') as file:
-            table = csv.DictReader(file)
-            if not table.fieldnames or not set(COLUMNS) <= set(table.fieldnames):
+            table = csv.reader(file)
+            names = next(table, [])
+            if not set(COLUMNS) <= set(names):
                 raise FileError(f'{path}: is no table of reconstructions: its columns are not {", ".join(COLUMNS)}')
+            star, label, start, *numbers = (names.index(name) for name in ('id', 'class', 'start', *NUMBERS))
             for row in table:
-                windows.setdefault((row['id'], row['start']), []).append(row)
-                stars[row['id']].append((float(row['mjd']), float(row['magnitude'])))
-        return [Window(star, rows[0]['class'], rows) for (star, _), rows in windows.items()], stars
+                values = [float(row[column] or 'nan') for column in numbers]
+                windows.setdefault((row[star], row[start], row[label]), []).append(values)
+                stars[row[star]].append(values[:2])
+        return [Window(star, label, rows) for (star, _, label), rows in windows.items()], stars
     except OSError as failure:
         raise FileError(f'{path}: {failure.strerror}') from failure
-    except (ValueError, TypeError, csv.Error) as failure:
+    except (ValueError, IndexError, csv.Error) as failure:
         raise FileError(f'{path}: is no table of reconstructions: {failure}') from failure
 
 
@@ -119,19 +124,19 @@ def draw(options):
         draw_points(left, window.time, window, False)
         if np.isfinite(period):
             draw_points(middle, (window.time / period) % 1, window, True)
-            middle.set_title(f'period {period:.4g} d', fontsize=8, loc='right')
         draw_pairs(right, window, others)
-        left.set_title(f'{window.label or "light curve"}: {window.star}   (RMSE {window.rmse:.3f} mag; {len(others)} windows of the class)',
-                       fontsize=8, loc='left')
+        folded = f'folded by {period:.4g} d' if np.isfinite(period) else 'no period found'
+        style.title_across(left, f'{window.label or "light curve"}: {window.star}   (RMSE {window.rmse:.3f} mag; {folded}; '
+                           f'{len(others)} windows of the class)')
         left.set_ylabel('mag')
         low, high = window.magnitude.min(), window.magnitude.max()
         for place in (left, middle):
             place.set_ylim(high + 0.08 * (high - low) + 1e-3, low - 0.08 * (high - low) - 1e-3)
+        right.set_ylabel('model - mean', fontsize=8, labelpad=1)
         middle.tick_params(labelleft=False)
         left.xaxis.set_major_locator(plt.MaxNLocator(4))
     axes[-1, 0].set_xlabel('MJD (days)')
     axes[-1, 1].set_xlabel('phase')
     axes[-1, 2].set_xlabel('true - mean (mag)', fontsize=8)
-    axes[0, 2].set_title('model - mean', fontsize=8)
-    axes[0, 0].legend(fontsize=9, ncol=3, loc='lower left', bbox_to_anchor=(0, 1.13), borderaxespad=0, frameon=False)
+    style.legend_above(figure, *axes[0, 0].get_legend_handles_labels(), 3)
     return figure

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from drawing.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from drawing.style import BLACK, BLUE, DARK_GREY, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from surveyfiles import FileError, Reading, require, text, texts
 
 # In the order of legends. On the encoder: lines, filled markers. Trained from labels alone: dashes, hollow markers. From outside: dots.
@@ -17,7 +17,7 @@ FROM_LABELS, OUTSIDE = (0, (5, 1.5)), (0, (1.2, 1.2))
 HEADS = {
     'skip': (BLUE, 'o', '-'), 'avg': (SKY, 's', '-'), 'max': (VERMILLION, '^', '-'), 'att_avg': (PURPLE, 'D', '-'),
     'att_cls': (ORANGE, 'v', '-'),
-    'base_avgpool': (GREEN, 's', FROM_LABELS), 'base_gru': (GREY, '^', FROM_LABELS), 'raw_gru': (BLACK, 'o', FROM_LABELS),
+    'base_avgpool': (GREEN, 's', FROM_LABELS), 'base_gru': (DARK_GREY, '^', FROM_LABELS), 'raw_gru': (BLACK, 'o', FROM_LABELS),
     'forest_features': (BLACK, 'X', OUTSIDE), 'knn_embedding': (SKY, 'P', OUTSIDE), 'logistic_embedding': (VERMILLION, '*', OUTSIDE),
     'forest_embedding': (BLUE, 'X', OUTSIDE)}
 OTHERS = (PURPLE, '<', OUTSIDE)
@@ -29,7 +29,7 @@ def style_of(head, encoder):
     colour, marker, line = HEADS.get(head, OTHERS)
     hollow = line == FROM_LABELS or encoder == 'trained'
     return {'color': colour, 'marker': marker, 'linestyle': line, 'markerfacecolor': 'white' if hollow else colour,
-            'linewidth': 2.2 if head == 'skip' else 1.3}
+            'linewidth': 2.2 if head == 'skip' else 1.3, 'markersize': 8 if marker == '*' else 5.5}
 
 
 def name_of(head, encoder):

@@ -13,8 +13,8 @@ from surveyfiles import FileError  # noqa: E402
 
 # Okabe and Ito's colours. Their yellow cannot be read on white and is left out.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'
-BLACK, GREY = '#000000', '#999999'
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
+BLACK, GREY, DARK_GREY = '#000000', '#999999', '#737373'
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, DARK_GREY)
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'h')
 LINES = ('-', (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MATRIX_COLOURS = 'cividis'
@@ -38,6 +38,13 @@ def wrapped(name, width=15):
 
 def number(value):
     return f'{value:,}'.replace(',', '\N{NO-BREAK SPACE}')
+
+
+def title_across(axes, words, font_size=8):
+    """A title from the left end of an axes over those on its right, which does not widen its own."""
+    axes.set_title(' ', fontsize=font_size)
+    axes.annotate(words, (0, 1), xytext=(0, 4), xycoords='axes fraction', textcoords='offset points', fontsize=font_size,
+                  annotation_clip=False).set_in_layout(False)
 
 
 def legend_above(figure, handles, labels, columns):

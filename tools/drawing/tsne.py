@@ -33,10 +33,10 @@ def flat(values, options):
 def draw_stage(axes, places, blocks):
     """In an order drawn by lot, so that no class lies on top of the others."""
     order = np.random.RandomState(0).permutation(len(places))
-    for part in np.array_split(order, 40):
+    for part in np.array_split(order, 6):
         for c in range(len(blocks.classes)):
             rows = part[blocks.label[part] == c]
-            axes.scatter(*places[rows].T, s=7, linewidths=0, alpha=0.8, **point(c))
+            axes.scatter(*places[rows].T, linewidths=0, alpha=0.8, **point(c, 8))
     axes.set(xticks=[], yticks=[])
     axes.set_box_aspect(1)
     for side in axes.spines.values():
@@ -44,16 +44,16 @@ def draw_stage(axes, places, blocks):
         side.set_linewidth(0.5)
 
 
-def point(c):
+def point(c, area):
     look = style.of_number(c)
-    return {'c': look['color'], 'marker': look['marker']}
+    return {'c': look['color'], 'marker': look['marker'], 's': area * (2 if look['marker'] == '*' else 1)}
 
 
 def draw_legend(axes, blocks):
     axes.set_axis_off()
-    handles = [axes.scatter([], [], s=22, linewidths=0, **point(c)) for c in range(len(blocks.classes))]
+    handles = [axes.scatter([], [], linewidths=0, **point(c, 22)) for c in range(len(blocks.classes))]
     names = [style.wrapped(f'{name} ({style.number(count)})', 24) for name, count in zip(blocks.classes, blocks.stars)]
-    axes.legend(handles, names, loc='center left', bbox_to_anchor=(-0.1, 0.5), frameon=False, fontsize=7, labelspacing=0.6,
+    axes.legend(handles, names, loc='center left', bbox_to_anchor=(-0.02, 0.5), frameon=False, fontsize=7, labelspacing=0.6,
                 handletextpad=0.3)
 
 
