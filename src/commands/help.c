@@ -36,7 +36,7 @@ void help_overview(FILE *out)
                  "alone or under mpirun and srun, and turns light curves into embeddings.\n\n"
                  "usage: astromer COMMAND [OPTION ...]\n\n");
     for (const struct command *command = command_table; command->name; command++)
-        fprintf(out, "  %-9s  %s\n", command->name, command->help);
+        fprintf(out, "  %-10s  %s\n", command->name, command->help);
     fprintf(out, "\nastromer help COMMAND shows a command's options, astromer help config every key of a config,\n"
                  "astromer --version the version.\n");
 }

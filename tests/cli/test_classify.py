@@ -151,8 +151,8 @@ class Classify(CommandLineTest):
         self.assert_in("no encoder to train", self.expect(2, *words, "--samples", 5, "--head", "raw_gru", "--train-encoder").message)
         self.assert_in("samples", self.expect(1, *words, "--samples", 6, "--head", "raw_gru").message)
         self.assert_in("counted from 0", self.expect(2, *words, "--samples", 5, "--fold", 1, "--head", "raw_gru").message)
-        self.assert_in("the rest is the checkpoint's", self.expect(2, *words, "--samples", 5, "--head", "skip", "--checkpoint", "run/best.h5",
-                                                                   "model.width=8").message)
+        refused = self.expect(2, *words, "--samples", 5, "--head", "skip", "--checkpoint", "run/best.h5", "model.width=8")
+        self.assert_in("the rest is the checkpoint's", refused.message)
         self.write("experiment.yaml", EXPERIMENT % "skip, raw_gur")
         self.assert_in("did you mean raw_gru?", self.expect(2, "experiment", "experiment.yaml").message)
         self.write("experiment.yaml", EXPERIMENT % "skip")
