@@ -34,6 +34,7 @@ struct experiment {
     struct device *device;
     struct known *known;     /* survey_count x folds */
     const struct unit *unit; /* in work */
+    const char *checkpoint;  /* its encoder */
 };
 
 /* The folder ------------------------------------------------------------------------------------------------------------- */
@@ -127,6 +128,7 @@ static int cell_done(void *context, int head, const struct classification *resul
     const struct unit *u = x->unit;
     char path[GRID_PATH];
     struct prediction_origin origin = grid_origin(&x->grid, u->survey, u->samples, u->fold, head);
+    if (origin.checkpoint) origin.checkpoint = x->checkpoint;
     grid_cell_path(&x->grid, u->survey, u->samples, u->fold, head, path);
     if (prediction_file_write(path, result, &origin, error)) return error->status;
     printf("%s  fold %d  %lld a class  %-12s macro F1 %.3f (stars %.3f)  %lld epochs, %.1f s\n", origin.folds->survey_name,
@@ -151,7 +153,8 @@ struct finetune_words {
     int count;
 };
 
-static void add_word(struct finetune_words *words, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void add_word(struct finetune_words *words, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 static void add_word(struct finetune_words *words, const char *key, const char *format, ...)
 {
     CHECK(words->count < FINETUNE_WORDS, "more than %d words of finetuning", FINETUNE_WORDS);
@@ -228,6 +231,7 @@ static int run_unit(struct experiment *x, const struct unit *unit, struct error 
     grid_cell_folder(&x->grid, unit->survey, unit->samples, unit->fold, folder);
     if (make_folder(folder, error) || unit_encoder(x, unit, checkpoint, error)) return error->status;
     x->unit = unit;
+    x->checkpoint = checkpoint;
     const struct fold_job job = {.config = &x->config,
                                  .checkpoint = checkpoint,
                                  .survey = &s->survey,
@@ -246,7 +250,8 @@ static int run_units(struct experiment *x, struct error *error)
 {
     int count;
     struct unit *units = grid_units(&x->grid, comm_size(x->comm), &count);
-    x->known = memory_zeroed((size_t)x->grid.survey_count * (size_t)x->config.experiment.folds, sizeof *x->known, "an experiment");
+    x->known =
+        memory_zeroed((size_t)x->grid.survey_count * (size_t)x->config.experiment.folds, sizeof *x->known, "an experiment");
     comm_barrier(x->comm); /* nobody finishes a cell before all have seen which are finished */
     for (int i = 0; i < count && !error->status; i++)
         if (units[i].rank == comm_rank(x->comm)) run_unit(x, &units[i], error);
