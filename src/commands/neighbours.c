@@ -199,7 +199,7 @@ static void show(struct neighbours *n, const struct row *row, struct summary *su
     print_text(row->query.class[0] ? row->query.class : "-", summary->class);
     printf("%4d  ", row->rank);
     print_text(row->neighbour.id, summary->neighbour);
-    printf("%9.6f  %s\n", row->cosine, row->neighbour.class[0] ? shown(row->neighbour.class, safe) : "-");
+    printf("%12.9f  %s\n", row->cosine, row->neighbour.class[0] ? shown(row->neighbour.class, safe) : "-");
 }
 
 /* Rank 0. */
@@ -227,7 +227,7 @@ static void print_head(const struct neighbours *n, const struct summary *summary
     if (n->nearest.without_direction)
         printf("%lld %s left out, all zeros\n", (long long)n->nearest.without_direction,
                n->by == BY_CURVE ? "light curves were" : "windows were");
-    printf("%-*s  %-*s  rank  %-*s  %9s  class\n", summary->id, "id", summary->class, "class", summary->neighbour, "neighbour",
+    printf("%-*s  %-*s  rank  %-*s  %12s  class\n", summary->id, "id", summary->class, "class", summary->neighbour, "neighbour",
            "cosine");
 }
 

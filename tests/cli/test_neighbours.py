@@ -140,7 +140,7 @@ class Found(Neighbours):
         names = [*(name.decode() for name in CLASSES), "-"]
         same = sum(made.label[c] == made.label[q] for c, _ in wanted if made.label[c] >= 0)
         for i, (c, cosine) in enumerate(wanted):
-            cells = [made.ids[q], names[made.label[q]], str(i + 1), made.ids[c], f"{cosine:.6f}", names[made.label[c]]]
+            cells = [made.ids[q], names[made.label[q]], str(i + 1), made.ids[c], f"{cosine:.9f}", names[made.label[c]]]
             self.assertEqual(text[2 + i].split(), " ".join(cells).split())
         self.assertEqual(len(text), 6 + (made.label[q] >= 0))
         if made.label[q] >= 0:
