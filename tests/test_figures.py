@@ -182,7 +182,17 @@ def test_pictures(figures):
 def test_numbers():
     """What is drawn, without its drawing."""
     import argparse
-    from drawing import attention, distributions, embedding, results, silhouette
+    from drawing import attention, distributions, embedding, periods, results, silhouette
+    random = np.random.RandomState(1)
+    nights = np.flatnonzero(random.random_sample(800) < 0.3)
+    nights = nights + random.normal(0, 0.08, len(nights))
+    for period, double in ((212.0, False), (0.55, False), (0.55, True)):
+        found = periods.period_of(nights, np.sin(2 * np.pi * nights / period), double)
+        check(abs(found / period / (2 if double else 1) - 1) < 0.03, f'a period of {period} days is found as {found}')
+    for _ in range(6):  # half of these have their highest peak near one day
+        nights = np.sort(random.choice(600, 90, False)) + random.normal(0, 0.01, 90)
+        found = periods.period_of(nights, np.sin(2 * np.pi * nights / 212) + 0.3 * random.normal(0, 1, 90), False)
+        check(abs(found / 212 - 1) < 0.1, f'a slow star has the period {found}')
     survey = distributions.Histograms('survey')
     check((survey.curves, survey.observations, survey.magnitude.sum(), survey.log_days.sum()) == (3, 36, 36, 33),
           'intervals are those within a light curve')

@@ -93,8 +93,8 @@ def draw(options):
     surveys = [Histograms(folder) for folder in options.survey]
     labels = options.label or [survey.name for survey in surveys]
     style.use()
-    size = (style.PAGE_INCHES, 2.9 + style.LEGEND_ROW_INCHES * len(surveys))
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, constrained_layout=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_INCHES, 2.9 + style.LEGEND_ROW_INCHES * len(surveys)),
+                                         constrained_layout=True)
     draw_panel(left, MAGNITUDES, [survey.magnitude for survey in surveys], labels, lambda edges: edges)
     left.set(xlabel='magnitude', ylabel='share of observations per mag')
     draw_panel(right, LOG_DAYS, [survey.log_days for survey in surveys], labels, lambda edges: 10.0 ** edges)

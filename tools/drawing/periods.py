@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Periods to fold a light curve by: the highest peak of a Lomb-Scargle periodogram, doubled for stars with two minima a period."""
+"""Periods to fold a light curve by: the highest peak of a Lomb-Scargle periodogram, doubled for stars with two minima a period. Of a
+slow star that is observed every night there is a peak as high at a day, which is not taken."""
 import numpy as np
 
 DOUBLED = ('close binary', 'contact', 'detached', 'eclips')  # words in the names of classes
 SHORTEST_PERIOD, LONGEST_PERIOD = 0.08, 1000.0  # days
 LEAST_OBSERVATIONS = 10
+SLOW, AS_HIGH = 20.0, 0.85  # days; share of the highest peak's power
 
 
 def add_options(parser):
@@ -25,4 +27,9 @@ def period_of(time, magnitude, double):
     step = 0.1 / span  # a tenth of a peak's width
     frequency = np.arange(1 / longest, 1 / SHORTEST_PERIOD, step)
     power = LombScargle(time, magnitude).power(frequency, assume_regular_frequency=True)
-    return (2 if double else 1) / frequency[np.argmax(power)]
+    best = np.argmax(power)
+    slow = np.flatnonzero(frequency < 1 / SLOW)
+    nightly = frequency[best] > 0.5 and abs(frequency[best] - round(frequency[best])) < 1 / SLOW
+    if nightly and len(slow) and power[slow].max() > AS_HIGH * power[best]:
+        best = slow[np.argmax(power[slow])]
+    return (2 if double else 1) / frequency[best]
