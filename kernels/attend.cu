@@ -316,7 +316,7 @@ __device__ __forceinline__ void form_pairs(const struct window<A> &w, const stru
 
 /* d_X of a tile of rows and a chunk of columns. */
 template <class A>
-__global__ void __launch_bounds__(BLOCK_THREADS)
+__global__ void __launch_bounds__(BLOCK_THREADS, 1)
     spread_gradient(const struct attend_input<A> a, const struct row_terms terms, pointer<A> d_X)
 {
     SHARED(float, slices, 2 * DEPTH * TILE_STRIDE);
