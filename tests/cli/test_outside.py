@@ -283,18 +283,20 @@ class Classifiers(CommandLineTest):
         self.expect(0, "synth", "--out", "survey", "--curves", 120, "--shards", 3, "--seed", 4)
         self.process(0, "features", "--survey", "survey", "--out", "f.h5", "--jobs", "2")
         with h5py.File(self.folder / "f.h5") as file:
-            survey_id, ids, labels = file.attrs["survey_id"], [i.decode() for i in file["id"][:]], file["label"][:]
-            table, names = file["features"][:], [name.decode() for name in file.attrs["names"]]
+            table, labels, names = file["features"][:], file["label"][:], [name.decode() for name in file.attrs["names"]]
         last = [*surveyfiles.curves_of_shard(self.folder / "survey" / "shard-00002-of-00003.h5", 0, 40)][-1]
         np.testing.assert_array_equal(table[-1], starfeatures.features(*last))
         for name, low, high in (("RRab", 0.45, 0.8), ("RRc", 0.25, 0.4), ("Cep_0", 1.5, 32), ("LPV", 80, 600)):
             period = 10 ** table[labels == CLASSES.index(name), names.index("log_period")]
             self.assertGreater(np.mean((period > low) & (period < high)), 0.7, f"{name}: {np.sort(period)}")
-        write_folds(self.folder / "f-folds.h5", survey_id, ids, labels, (8,), folds=1)
+        self.expect(0, "folds", "--survey", "survey", "--out", "f-folds.h5", "--folds", 1, "--samples", 8, "--test", 8,
+                    "--validation", 4, "--least", 12)
         self.few_trees(100)
         self.tool(0, "classify", "--folds", "f-folds.h5", "--features", "f.h5", "--out", "r.jsonl")
+        with h5py.File(self.folder / "f-folds.h5") as file:
+            stars = len(file["fold0/test"])
         line = json.loads((self.folder / "r.jsonl").read_text())
-        self.assertEqual((line["head"], line["encoder"]), ("forest_features", "none"))
+        self.assertEqual((line["head"], line["encoder"], line["stars_test"]), ("forest_features", "none", stars))
         self.assertGreater(line["star_macro_f1"], 0.7)
 
 
