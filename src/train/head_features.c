@@ -78,7 +78,7 @@ static int keep(struct features *f, unsigned kinds, const struct samples *sample
 static int encode(struct features *f, unsigned kinds, const struct samples *samples, const struct folds *folds, int64_t first,
                   int64_t end, struct encoder *e, const float *parameters, struct error *error)
 {
-    const struct pass pass = {.masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS};
+    struct pass pass = {.masking = {.mode = MASKING_NONE}, .read = READ_OBSERVATIONS, .unread = true};
     const struct windows *windows = &samples->set.windows;
     void *pooled = NULL;
     size_t bytes = (size_t)e->capacity * (size_t)f->S * (size_t)f->D * sizeof(float);
@@ -87,6 +87,7 @@ static int encode(struct features *f, unsigned kinds, const struct samples *samp
         struct host_windows part = windows_part(windows, (int)i, (int)(end - i < e->capacity ? end - i : e->capacity));
         encoder_upload(e, &part);
         encoder_forward(e, parameters, &pass, NULL);
+        pass.same_parameters = true;
         keep(f, kinds, samples, folds, i, e, pooled, error);
     }
     e->device->operations->release(e->device, pooled);
