@@ -272,7 +272,7 @@ static void print_mean(const struct grid *grid, int survey, int samples, int hea
         fprintf(out, "  %14s", "-");
         return;
     }
-    double mean = sum / count, variance = squares / count - mean * mean;
+    double mean = sum / count, variance = count > 1 ? (squares - sum * mean) / (count - 1) : 0;
     fprintf(out, "  %.3f +- %.3f", mean, sqrt(variance > 0 ? variance : 0));
 }
 

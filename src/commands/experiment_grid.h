@@ -51,7 +51,7 @@ struct prediction_origin grid_origin(const struct grid *grid, int survey, int sa
 
 /* One JSON line for each finished cell, in the order of the grid. */
 int grid_write_results(const struct grid *grid, const char *path, struct error *error);
-/* The paper's table: mean and spread (standard deviation) over the folds of macro F1, over windows and over stars. */
+/* The paper's table: mean and standard deviation (of a sample: over n - 1) over the folds of macro F1, over windows and over stars. */
 int grid_print_table(const struct grid *grid, FILE *out, struct error *error);
 
 #endif
