@@ -275,7 +275,7 @@ static int write_results(const struct experiment *x, struct error *error)
     if (error->status) return error->status;
     printf("\n");
     grid_print_table(&x->grid, stdout, error);
-    printf("\nmade %s and %s\nnext: tools/figures all %s\n", results, table, dir);
+    printf("\nmade %s and %s\nnext: tools/figures all %s --out %s/figures\n", results, table, dir, dir);
     return error->status;
 }
 

@@ -18,8 +18,10 @@
 #include "base/text.h"
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/embedding_reader.h"
 #include "commands/folds_text.h"
 #include "commands/options.h"
+#include "commands/prediction_file.h"
 #include "commands/vet.h"
 #include "survey/survey.h"
 
@@ -169,6 +171,20 @@ static int describe_shard(const char *path, struct error *error)
     }
     summary_free(&summary);
     shard_close(&shard);
+    return error->status;
+}
+
+static int describe_embeddings(const char *path, struct error *error)
+{
+    struct embedding_reader reader;
+    if (!embedding_reader_open(&reader, path, error)) {
+        printf("embeddings %s\n", path);
+        print_line("of the survey", reader.survey);
+        printf("  %-14s%lld of %lld light curves\n", "windows", (long long)reader.windows, (long long)reader.curves);
+        printf("  %-14s%d numbers a window, the %s over its observations\n", "embedding", reader.width, reader.pool);
+        if (reader.labelled) printf("  %-14s%d\n", "classes", reader.class_count);
+    }
+    embedding_reader_close(&reader);
     return error->status;
 }
 
@@ -341,15 +357,21 @@ static int describe_file(const char *path, struct comm *self, struct error *erro
     bool is_shard = opened && has(file, "offset") && has(file, "time");
     bool is_golden = opened && has(file, "weights") && has(file, "expected");
     bool is_folds = opened && has(file, "curve") && has(file, "fold0");
+    bool is_embeddings = opened && has(file, "embedding") && has(file, "first_window");
+    bool is_predictions = opened && has(file, "star_confusion");
     bool is_checkpoint = !opened || has(file, "parameters") || has(file, "config");
     if (opened) H5Fclose(file);
     if (is_shard) return describe_shard(path, error);
     if (is_folds) return describe_folds(path, error);
+    if (is_embeddings) return describe_embeddings(path, error);
+    if (is_predictions) return prediction_file_describe(path, error);
     if (is_golden)
         return error_set(error, STATUS_FAILED, "%s: is a golden file; astromer check %s compares this program with it", path,
                          path);
     if (is_checkpoint) return describe_checkpoint(path, true, self, error);
-    return error_set(error, STATUS_FAILED, "%s: is an HDF5 file, but neither a shard nor folds nor a checkpoint", path);
+    return error_set(error, STATUS_FAILED,
+                     "%s: is an HDF5 file, but neither a shard nor folds nor a checkpoint nor a result of embed or classify",
+                     path);
 }
 
 static int describe(const char *path, struct comm *self, struct error *error)

@@ -239,3 +239,36 @@ int prediction_file_summary(const char *path, const struct prediction_origin *or
     h5_quiet_end(&quiet);
     return error->status;
 }
+
+static int describe(hid_t file, const char *path, struct error *error)
+{
+    char *head = NULL, *encoder = NULL, *survey = NULL;
+    int64_t fold, samples;
+    double f1, star_f1;
+    if (!h5_text_get(file, path, "head", false, &head, error) && !h5_text_get(file, path, "encoder", false, &encoder, error) &&
+        !h5_text_get(file, path, "survey", false, &survey, error) && !h5_integer_get(file, path, "fold", &fold, error) &&
+        !h5_integer_get(file, path, "samples", &samples, error) && !get_number(file, path, "macro_f1", &f1, error) &&
+        !get_number(file, path, "star_macro_f1", &star_f1, error)) {
+        printf("predictions %s\n", path);
+        printf("  %-14s%s, encoder: %s\n", "head", head, encoder);
+        printf("  %-14s%s, fold %lld, %lld samples a class\n", "test stars of", survey, (long long)fold, (long long)samples);
+        printf("  %-14s%.4f over windows, %.4f over stars\n", "macro F1", f1, star_f1);
+    }
+    memory_free(head);
+    memory_free(encoder);
+    memory_free(survey);
+    return error->status;
+}
+
+int prediction_file_describe(const char *path, struct error *error)
+{
+    int fd = -1;
+    hid_t file = H5I_INVALID_HID;
+    int64_t bytes;
+    struct h5_quiet quiet;
+    h5_quiet_begin(&quiet);
+    if (!h5_file_open(path, &fd, &file, &bytes, error)) describe(file, path, error);
+    h5_file_close(fd, file);
+    h5_quiet_end(&quiet);
+    return error->status;
+}

@@ -36,6 +36,8 @@ int prediction_file_write(const char *path, const struct classification *result,
 /* The summary of a file, which must be of that origin: the same head, fold, samples and classes, the encoder used alike. */
 int prediction_file_summary(const char *path, const struct prediction_origin *origin, struct prediction_summary *summary,
                             struct error *error);
+/* Prints what a file says of itself. */
+int prediction_file_describe(const char *path, struct error *error);
 /* The members of the JSON line. */
 void prediction_json(struct json *json, const struct prediction_summary *summary, const struct prediction_origin *origin);
 

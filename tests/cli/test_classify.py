@@ -78,6 +78,9 @@ class Classify(CommandLineTest):
         mean = np.mean([lines[fold, "skip"]["macro_f1"] for fold in range(2)])
         self.assertRegex(table, rf"skip +{mean:.3f} \+- ")
         self.check_cell("results/survey/fold1-n24/skip.h5", lines[1, "skip"])
+        said = self.expect(0, "info", "results/survey/fold1-n24/skip.h5").out
+        self.assert_in("skip, encoder: frozen", said)
+        self.assert_in(f"{lines[1, 'skip']['macro_f1']:.4f} over windows", said)
         self.goes_on_where_it_stopped()
 
     def check_cell(self, path, line):
