@@ -25,14 +25,17 @@ enum { MAX_L = 256, MAX_WIDTH = 128, LANES = 32, WARP_ROWS = 16 };
 static const double ALPHA_SWALLOWS = -1e8; /* a float32 score plus this is this */
 static const double LOG2_E = 1.44269504088896340736;
 
-/* Warps of a block at most, and rows of a tile: what fits the 99 KB of shared memory and the registers that two blocks leave each
- * other. Seven warps twice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps. */
+/* Warps of a block at most, blocks of a multiprocessor at least, and rows of a tile: what fits the 99 KB of shared memory and the
+ * registers. Seven warps twice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps. At
+ * bf16 more blocks with some registers fewer are faster: the tensor cores wait for what the other blocks have under way. */
 template <int precision, int width>
 constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 7) : (width > 64 ? 2 : 4);
 template <int precision, int width>
+constexpr int blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
+template <int precision, int width>
 constexpr int most_backward_warps = most_warps<precision, width> < 4 ? most_warps<precision, width> : 4;
 template <int precision, int width>
-constexpr int backward_blocks = width > 64 || precision != PRECISION_BF16 ? 2 : 3; /* of a multiprocessor */
+constexpr int backward_blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
 template <int precision, int width>
 constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
 
@@ -58,7 +61,7 @@ struct problem {
 /* The (window, head) of a block. */
 struct head {
     int index;
-    int first;   /* of the block's rows, counted over the gathered ones */
+    int first, end; /* the block's rows, counted over the gathered ones */
     int64_t row; /* of the window's first row in B L */
     int column;  /* of the head's first column in D */
     int queries, keys;
@@ -101,7 +104,6 @@ __device__ __forceinline__ head head_begin(const problem<E> &p, pointer<int> que
 {
     head h;
     h.index = (int)blockIdx.x / p.blocks;
-    h.first = (int)blockIdx.x % p.blocks * ((int)blockDim.x / LANES * WARP_ROWS);
     h.row = (int64_t)(h.index / p.H) * p.L;
     h.column = h.index % p.H * p.dh;
     int warp = (int)threadIdx.x / LANES;
@@ -120,6 +122,17 @@ __device__ __forceinline__ head head_begin(const problem<E> &p, pointer<int> que
     h.scale = p.swallows && all_hidden ? 0.0f : p.scale;
     h.biased = p.keys == nullptr && !all_hidden; /* what is the same for all keys cancels in the softmax */
     return h;
+}
+
+/* Deals `rows` rows, in groups of a warp's, to as few of the head's blocks as can take them, as evenly as groups allow; the other
+ * blocks get none. */
+template <class E>
+__device__ __forceinline__ void share_rows(head &h, const problem<E> &p, int rows)
+{
+    int warps = (int)blockDim.x / LANES, groups = (rows + WARP_ROWS - 1) / WARP_ROWS, takers = (groups + warps - 1) / warps;
+    int block = (int)blockIdx.x % p.blocks, end = block < takers ? (block + 1) * groups / takers * WARP_ROWS : 0;
+    h.first = block < takers ? block * groups / takers * WARP_ROWS : 0;
+    h.end = end < rows ? end : rows;
 }
 
 template <class E>
@@ -151,36 +164,46 @@ __device__ __forceinline__ void stage_pair(pointer<E> to, const head_rows<const 
     stage_rows<E, width>(to + N * padded<E, width>, other, steps, count, N, p.dh, p.vectors);
 }
 
-/* The scores of 16 queries with a tile of keys, `left` of them there, to powers of 2. */
+/* The scores of 16 queries with a tile of keys, `left` of them there, times the number that is returned, are powers of 2 then. The
+ * mask is added where it tells keys apart; keys that are not there get no weight. */
 template <int groups>
-__device__ __forceinline__ void finish_scores(float (&s)[groups][4], float scale, bool biased, pointer<const float> bias,
-                                              const float (&factor)[2], int left)
+__device__ __forceinline__ float finish_scores(float (&s)[groups][4], float scale, bool biased, pointer<const float> bias,
+                                               const float (&factor)[2], int left)
 {
     int t = (int)threadIdx.x % 4;
+    if (biased || scale == 0.0f) {
 #pragma unroll
-    for (int n = 0; n < groups; n++)
+        for (int n = 0; n < groups; n++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int column = 8 * n + 2 * t + e % 2;
-            s[n][e] *= scale;
-            if (biased) s[n][e] += factor[e / 2] * bias[column];
-            if (column >= left) s[n][e] = -INFINITY;
-        }
+            for (int e = 0; e < 4; e++) {
+                s[n][e] *= scale;
+                if (biased) s[n][e] += factor[e / 2] * bias[8 * n + 2 * t + e % 2];
+            }
+        scale = 1;
+    }
+    if (left < 8 * groups) {
+#pragma unroll
+        for (int n = 0; n < groups; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (8 * n + 2 * t + e % 2 >= left) s[n][e] = -INFINITY;
+    }
+    return scale;
 }
 
 /* Softmax of a tile of scores on top of the tiles before: scores become weights times 2^highest, what was summed is brought to
  * the new highest score. */
 template <int groups, int columns>
-__device__ __forceinline__ void go_on_with_softmax(float (&s)[groups][4], float (&highest)[2], float (&sum)[2],
+__device__ __forceinline__ void go_on_with_softmax(float (&s)[groups][4], float scale, float (&highest)[2], float (&sum)[2],
                                                    float (&z)[columns][4])
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        float top = highest[half];
+        float top = s[0][2 * half];
 #pragma unroll
         for (int n = 0; n < groups; n++) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
-        top = row_max(top);
-        float keep = exp2f(highest[half] - top);
+        top = fmaxf(highest[half], row_max(top) * scale);
+        float keep = power_of_2(highest[half] - top);
         highest[half] = top;
         sum[half] *= keep;
 #pragma unroll
@@ -189,7 +212,7 @@ __device__ __forceinline__ void go_on_with_softmax(float (&s)[groups][4], float 
         for (int n = 0; n < groups; n++)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] = exp2f(s[n][e] - top);
+                s[n][e] = power_of_2(fmaf(s[n][e], scale, -top));
                 sum[half] += s[n][e];
             }
     }
@@ -222,7 +245,7 @@ __device__ __forceinline__ void centre_pair(pointer<element<precision>> tile, po
 }
 
 template <int precision, int width>
-__global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) attend(problem<element<precision>> p)
+__global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<precision, width>) attend(problem<element<precision>> p)
 {
     typedef element<precision> E;
     constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
@@ -233,19 +256,20 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) attend
     SHARED(float, mean, 2 * MAX_WIDTH);
     DYNAMIC_SHARED(E, memory);
     head h = head_begin(p, query_steps, key_steps, found);
-    if (h.first >= h.queries) return;
+    share_rows(h, p, h.queries);
+    if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     pointer<E> own = memory + warp * WARP_ROWS * stride, tiles = memory + own_rows * stride;
-    stage_rows<E, width>(memory, Q, query_steps + h.first, h.queries - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
     stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
     copy_async_commit();
     if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
     fill_bias(p, h, key_steps, bias);
-    __syncthreads();
+    if constexpr (precision == PRECISION_FP32) __syncthreads(); /* the means are there */
 
     pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
-    int own_count = h.queries - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
+    int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     float factor[2], highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, z[width / 8][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; half++)
@@ -253,21 +277,18 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, 2) attend
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
         pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
         int left = h.keys - first;
+        copy_async_wait<0>();
+        centre_pair<precision, width, N>(keys, mean, left, p.dh);
+        __syncthreads(); /* and nobody works on the tile before any more */
         if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
         copy_async_commit();
-        copy_async_wait<1>();
-        centre_pair<precision, width, N>(keys, mean, left, p.dh);
-        __syncthreads();
-        if (own_count > 0) {
-            float s[N / 8][4] = {};
-            add_scores<precision, width>(s, own, keys);
-            finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
-            go_on_with_softmax(s, highest, sum, z);
-            add_values<precision, width>(z, s, values);
-        }
-        __syncthreads();
+        if (own_count <= 0) continue;
+        float s[N / 8][4] = {};
+        add_scores<precision, width>(s, own, keys);
+        float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
+        go_on_with_softmax(s, scale, highest, sum, z);
+        add_values<precision, width>(z, s, values);
     }
-    copy_async_wait<0>();
     float inverse[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -308,8 +329,10 @@ __device__ __forceinline__ float row_dot(const problem<element<precision>> &p, c
 template <int precision, int width>
 struct row_balance {
     template <int groups>
-    __device__ __forceinline__ void add(const float (&)[groups][4], const float (&)[groups][4], pointer<const float>)
+    __device__ __forceinline__ void add(float (&d_Q)[width / 8][4], const float (&)[groups][4], const float (&gradient)[groups][4],
+                                        pointer<const element<precision>> tile)
     {
+        add_values<precision, width>(d_Q, gradient, tile);
     }
     __device__ __forceinline__ void restore(const float (&)[width / 8][4], const float (&)[2]) {}
 };
@@ -317,19 +340,22 @@ template <int width>
 struct row_balance<PRECISION_BF16, width> {
     float weights[2] = {}, gradients[2] = {}, keys[width / 8][4] = {};
 
-    /* weight and gradient of a tile of scores; rounds the gradients */
+    /* weight and gradient of a tile of scores, rounded; both meet the tile */
     template <int groups>
-    __device__ __forceinline__ void add(float (&weight)[groups][4], float (&gradient)[groups][4], pointer<const bf16> tile)
+    __device__ __forceinline__ void add(float (&d_Q)[width / 8][4], const float (&weight)[groups][4],
+                                        const float (&gradient)[groups][4], pointer<const bf16> tile)
     {
+        uint32_t w[groups][2], g[groups][2];
+        round_scores(weight, w);
+        round_scores(gradient, g);
 #pragma unroll
         for (int n = 0; n < groups; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                weight[n][e] = float_of(activation_of<bf16>(weight[n][e]));
-                gradient[n][e] = float_of(activation_of<bf16>(gradient[n][e]));
-                weights[e / 2] += weight[n][e], gradients[e / 2] += gradient[n][e];
+            for (int half = 0; half < 2; half++) {
+                weights[half] += low_of(w[n][half]) + high_of(w[n][half]);
+                gradients[half] += low_of(g[n][half]) + high_of(g[n][half]);
             }
-        add_values<PRECISION_BF16, width>(keys, weight, tile);
+        add_rounded_values<width>(keys, w, d_Q, g, tile);
     }
 
     __device__ __forceinline__ void restore(float (&d_Q)[width / 8][4], float (&dot)[2])
@@ -347,14 +373,14 @@ struct row_balance<PRECISION_BF16, width> {
 
 /* Scores of 16 queries and gradients of their weights, to gradients of the scores and the weights. */
 template <int groups>
-__device__ __forceinline__ void to_gradients(float (&s)[groups][4], float (&d)[groups][4], const float (&logarithm)[2],
-                                             const float (&dot)[2])
+__device__ __forceinline__ void to_gradients(float (&s)[groups][4], float scale, float (&d)[groups][4],
+                                             const float (&logarithm)[2], const float (&dot)[2])
 {
 #pragma unroll
     for (int n = 0; n < groups; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            float weight = exp2f(s[n][e] - logarithm[e / 2]);
+            float weight = power_of_2(fmaf(s[n][e], scale, -logarithm[e / 2]));
             s[n][e] = weight * (d[n][e] - dot[e / 2]);
             d[n][e] = weight;
         }
@@ -374,22 +400,23 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     SHARED(float, mean, 2 * MAX_WIDTH);
     DYNAMIC_SHARED(E, memory);
     head h = head_begin(p, query_steps, key_steps, found);
-    if (h.first >= h.queries) return;
+    share_rows(h, p, h.queries);
+    if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), d_Z = rows_of(p.d_Z, p.D, h);
     head_rows<const E> K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     pointer<E> own_Q = memory + warp * WARP_ROWS * stride, own_d_Z = own_Q + own_rows * stride;
     pointer<E> tiles = memory + 2 * own_rows * stride;
-    stage_rows<E, width>(memory, Q, query_steps + h.first, h.queries - h.first, own_rows, p.dh, p.vectors);
-    stage_rows<E, width>(memory + own_rows * stride, d_Z, query_steps + h.first, h.queries - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory + own_rows * stride, d_Z, query_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
     stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
     copy_async_commit();
     if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
     fill_bias(p, h, key_steps, bias);
-    __syncthreads();
+    if constexpr (precision == PRECISION_FP32) __syncthreads(); /* the means are there */
 
     pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
-    int own_count = h.queries - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
+    int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     float factor[2] = {0, 0}, logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -405,23 +432,19 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
         pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
         int left = h.keys - first;
-        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
-        copy_async_commit();
-        copy_async_wait<1>();
+        copy_async_wait<0>();
         centre_pair<precision, width, N>(keys, mean, left, p.dh);
         __syncthreads();
-        if (own_count > 0) {
-            float s[N / 8][4] = {}, d_weights[N / 8][4] = {};
-            add_scores<precision, width>(s, own_Q, keys);
-            add_scores<precision, width>(d_weights, own_d_Z, values);
-            finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
-            to_gradients(s, d_weights, logarithm, dot);
-            balance.add(d_weights, s, keys);
-            add_values<precision, width>(d_Q, s, keys);
-        }
-        __syncthreads();
+        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
+        copy_async_commit();
+        if (own_count <= 0) continue;
+        float s[N / 8][4] = {}, d_weights[N / 8][4] = {};
+        add_scores<precision, width>(s, own_Q, keys);
+        add_scores<precision, width>(d_weights, own_d_Z, values);
+        float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
+        to_gradients(s, scale, d_weights, logarithm, dot);
+        balance.add(d_Q, d_weights, s, keys);
     }
-    copy_async_wait<0>();
     balance.restore(d_Q, dot);
 #pragma unroll
     for (int half = 0; half < 2; half++)
@@ -452,15 +475,18 @@ __device__ __forceinline__ void transposed_gradient(float (&s)[groups][4], float
 {
     int t = (int)threadIdx.x % 4;
 #pragma unroll
-    for (int n = 0; n < groups; n++)
+    for (int n = 0; n < groups; n++) {
+        int column = 8 * n + 2 * t;
+        float2 logarithm = load<float2>(logarithms + column), dot = load<float2>(dots + column), factor = {};
+        if (biased) factor = load<float2>(factors + column);
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            int column = 8 * n + 2 * t + e % 2;
-            float score = s[n][e] * scale;
-            if (biased) score += bias[e / 2] * factors[column];
-            s[n][e] = exp2f(score - logarithms[column]);
-            d[n][e] = s[n][e] * (d[n][e] - dots[column]);
+            float rest = -(e % 2 ? logarithm.y : logarithm.x);
+            if (biased) rest = fmaf(bias[e / 2], e % 2 ? factor.y : factor.x, rest);
+            s[n][e] = power_of_2(fmaf(s[n][e], scale, rest));
+            d[n][e] = s[n][e] * (d[n][e] - (e % 2 ? dot.y : dot.x));
         }
+    }
 }
 
 /* d_K and d_V. */
@@ -479,14 +505,15 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     SHARED(float, mean, 2 * MAX_WIDTH);
     DYNAMIC_SHARED(E, memory);
     head h = head_begin(p, query_steps, key_steps, found);
-    if (h.first >= h.keys) return;
+    share_rows(h, p, h.keys);
+    if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), d_Z = rows_of(p.d_Z, p.D, h);
     head_rows<const E> K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     pointer<E> own_K = memory + warp * WARP_ROWS * stride, own_V = own_K + own_rows * stride;
     pointer<E> tiles = memory + 2 * own_rows * stride;
-    stage_rows<E, width>(memory, K, key_steps + h.first, h.keys - h.first, own_rows, p.dh, p.vectors);
-    stage_rows<E, width>(memory + own_rows * stride, V, key_steps + h.first, h.keys - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory, K, key_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width>(memory + own_rows * stride, V, key_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
     stage_pair<E, width, N>(tiles, Q, d_Z, query_steps, h.queries, p);
     copy_async_commit();
     fill_queries(p, h, query_steps, logarithms, dots, factors);
@@ -494,13 +521,13 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
         mean_rows(K, V, key_steps, h.keys, p.dh, mean);
         copy_async_wait<0>();
         __syncthreads();
-        int count = h.keys - h.first < own_rows ? h.keys - h.first : own_rows;
+        int count = h.end - h.first < own_rows ? h.end - h.first : own_rows;
         centre_rows<width>(memory, mean, count, p.dh);
         centre_rows<width>(memory + own_rows * stride, mean + MAX_WIDTH, count, p.dh);
     }
 
     pointer<const int> own_steps = key_steps + (h.first + warp * WARP_ROWS);
-    int own_count = h.keys - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
+    int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     float bias[2], d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; half++)
@@ -508,22 +535,19 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     for (int first = 0, turn = 0; first < h.queries; first += N, turn ^= 1) {
         pointer<E> queries = tiles + turn * 2 * N * stride, d_values = queries + N * stride;
         int left = h.queries - first;
+        copy_async_wait<0>();
+        __syncthreads();
         if (left > N)
             stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, query_steps + (first + N), left - N, p);
         copy_async_commit();
-        copy_async_wait<1>();
-        __syncthreads();
-        if (own_count > 0) {
-            float s[N / 8][4] = {}, d[N / 8][4] = {};
-            add_scores<precision, width>(s, own_K, queries);
-            add_scores<precision, width>(d, own_V, d_values);
-            transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias, logarithms + first, dots + first, factors + first);
-            add_values<precision, width>(d_V, s, d_values);
-            add_values<precision, width>(d_K, d, queries);
-        }
-        __syncthreads();
+        if (own_count <= 0) continue;
+        float s[N / 8][4] = {}, d[N / 8][4] = {};
+        add_scores<precision, width>(s, own_K, queries);
+        add_scores<precision, width>(d, own_V, d_values);
+        transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias, logarithms + first, dots + first, factors + first);
+        add_values<precision, width>(d_V, s, d_values);
+        add_values<precision, width>(d_K, d, queries);
     }
-    copy_async_wait<0>();
     float scale[2] = {h.scale, h.scale}, one[2] = {1, 1};
     store_rows<E, width>(d_K, scale, pointer<const float>(), rows_of(p.d_K, p.stride, h), own_steps, own_count, p.dh, p.vectors);
     store_rows<E, width>(d_V, one, pointer<const float>(), rows_of(p.d_V, p.stride, h), own_steps, own_count, p.dh, p.vectors);
@@ -569,7 +593,7 @@ __global__ void softmax_weights(problem<E> p, int64_t rows, pointer<float> weigh
     highest = warp_max(highest);
 #pragma unroll
     for (int i = 0; i < turns; i++) {
-        s[i] = s[i] > -INFINITY ? exp2f(s[i] - highest) : 0.0f;
+        s[i] = s[i] > -INFINITY ? power_of_2(s[i] - highest) : 0.0f;
         sum += s[i];
     }
     sum = warp_sum(sum);

@@ -203,7 +203,51 @@ __device__ __forceinline__ void add_scores(float (&d)[groups][4], pointer<const 
     }
 }
 
-/* d += scores tile in bf16. Two groups of scores side by side are an operand of 16 columns already. */
+/* Scores in bf16, two neighbours in a register: bits[n][half] are s[n][2 half], s[n][2 half + 1]. */
+template <int groups>
+__device__ __forceinline__ void round_scores(const float (&scores)[groups][4], uint32_t (&bits)[groups][2])
+{
+#pragma unroll
+    for (int n = 0; n < groups; n++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) bits[n][half] = bits_of_pair(scores[n][2 * half], scores[n][2 * half + 1]);
+}
+__device__ __forceinline__ float low_of(uint32_t pair)
+{
+    return __uint_as_float(pair << 16);
+}
+__device__ __forceinline__ float high_of(uint32_t pair)
+{
+    return __uint_as_float(pair & 0xffff0000u);
+}
+
+/* d += scores tile in bf16, for two matrices of rounded scores at once. Two groups of scores side by side are an operand of 16
+ * columns already. */
+template <int width, int groups>
+__device__ __forceinline__ void add_rounded_values(float (&d)[width / 8][4], const uint32_t (&scores)[groups][2],
+                                                   float (&other_d)[width / 8][4], const uint32_t (&other_scores)[groups][2],
+                                                   pointer<const bf16> tile)
+{
+    constexpr int stride = padded<bf16, width>;
+    int lane = (int)threadIdx.x % 32;
+    pointer<const bf16> tile_row = tile + (lane % 16 * stride + lane / 16 * 8);
+#pragma unroll
+    for (int n = 0; n < groups; n += 2) {
+        uint32_t a[4] = {scores[n][0], scores[n][1], scores[n + 1][0], scores[n + 1][1]};
+        uint32_t other_a[4] = {other_scores[n][0], other_scores[n][1], other_scores[n + 1][0], other_scores[n + 1][1]};
+#pragma unroll
+        for (int j = 0; j < width / 8; j += 2) {
+            uint32_t b[4];
+            load_matrices_transposed(b, tile_row + (8 * n * stride + 8 * j));
+            multiply<PRECISION_BF16>(d[j], a, b[0], b[1]);
+            multiply<PRECISION_BF16>(d[j + 1], a, b[2], b[3]);
+            multiply<PRECISION_BF16>(other_d[j], other_a, b[0], b[1]);
+            multiply<PRECISION_BF16>(other_d[j + 1], other_a, b[2], b[3]);
+        }
+    }
+}
+
+/* d += scores tile in bf16. */
 template <int width, int groups>
 __device__ __forceinline__ void add_values_bf16(float (&d)[width / 8][4], const float (&scores)[groups][4],
                                                 pointer<const bf16> tile)

@@ -308,8 +308,8 @@ void backward(const struct embed *e, const struct embed_gradient *g, const struc
     float *weight = launch->work, *bias = weight + (int64_t)parts * e->D, *token = bias + (int64_t)parts * e->D;
     LAUNCH((embed_backward<A, V>), dim3((unsigned)parts, (unsigned)groups), BLOCK_THREADS, 0, launch->stream, input_of<A>(e),
            (const A *)g->d_X, rows_of_a_part(T), embed_parts{weight, bias, token});
-    kernel_part_sums(weight, parts, e->D, g->d_weight, launch);
-    kernel_part_sums(bias, parts, e->D, g->d_bias, launch);
+    float *const sums[] = {g->d_weight, g->d_bias};
+    kernel_several_part_sums(weight, parts, e->D, sums, 2, launch);
     if (e->token) kernel_part_sums(token, (int64_t)parts * groups, 1, g->d_token, launch);
 }
 

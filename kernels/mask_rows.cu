@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Clears the rows of a matrix that nobody wants, a warp a row. What a row holds does not matter, so it is a number of words, as
- * wide as the matrix's place in memory allows; rows that stay cost the reading of their flags. */
+ * Clears the rows of a matrix that nobody wants. A warp looks at 32 flags at once and clears its rows one after the other; rows
+ * that stay cost no more than that. What a row holds does not matter, so it is a number of words, as wide as the matrix's place in
+ * memory allows. */
 #include "mask_rows.h"
 
 #include "base/config.h"
@@ -13,17 +14,20 @@ template <class word>
 __global__ void mask_rows(pointer<word> x, int64_t T, int64_t words, int64_t stride, pointer<const float> wanted,
                           pointer<const float> or_wanted)
 {
-    int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
-    if (t >= T || wanted[t] != 0 || (or_wanted && or_wanted[t] != 0)) return;
+    int64_t first = ((int64_t)blockIdx.x * WARPS + threadIdx.x / WARP) * WARP, own = first + threadIdx.x % WARP;
+    bool clear = own < T && wanted[own] == 0 && (!or_wanted || or_wanted[own] == 0);
     const word zero = {};
-    for (int64_t j = threadIdx.x % WARP; j < words; j += WARP) x[t * stride + j] = zero;
+    for (uint32_t left = __ballot_sync(0xffffffffu, clear); left; left &= left - 1) {
+        int64_t t = first + __ffs((int)left) - 1;
+        for (int64_t j = threadIdx.x % WARP; j < words; j += WARP) x[t * stride + j] = zero;
+    }
 }
 
 template <class word>
 static void launch_mask_rows(void *x, int64_t T, size_t row_bytes, size_t stride_bytes, const float *wanted,
                              const float *or_wanted, const struct launch *launch)
 {
-    unsigned blocks = (unsigned)((T + WARPS - 1) / WARPS);
+    unsigned blocks = (unsigned)((T + WARPS * WARP - 1) / (WARPS * WARP));
     LAUNCH((mask_rows<word>), blocks, WARP * WARPS, 0, launch->stream, (word *)x, T, (int64_t)(row_bytes / sizeof(word)),
            (int64_t)(stride_bytes / sizeof(word)), wanted, or_wanted);
 }

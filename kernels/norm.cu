@@ -55,6 +55,14 @@ __device__ __forceinline__ struct normaliser normal_row(const struct norm_input<
     return s;
 }
 
+/* Whether row t, of `end`, is there and wanted. Kernels ask for the next row's flag before they work on a row, so as not to wait for
+ * it. */
+template <class A>
+__device__ __forceinline__ bool takes_row(const struct norm_input<A> &n, int t, int end)
+{
+    return t < end && (!n.wanted || n.wanted[t] != 0);
+}
+
 template <class A, int V, int C>
 __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forward(const struct norm_input<A> n, pointer<A> Y)
 {
@@ -69,9 +77,11 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
         read_parameters(n.gain + column, gain[c]);
         read_parameters(n.bias + column, bias[c]);
     }
-    for (int t = first + (int)threadIdx.x / n.threads; t < end; t += slots) {
+    int t = first + (int)threadIdx.x / n.threads;
+    for (bool taken = takes_row(n, t, end), next; t < end; t += slots, taken = next) {
         float x[C][V] = {};
-        if (n.wanted && n.wanted[t] == 0) continue;
+        next = takes_row(n, t + slots, end);
+        if (!taken) continue;
         normal_row(n, t, x, scratch);
 #pragma unroll
         for (int c = 0; c < C; c++) {
@@ -84,21 +94,18 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
     }
 }
 
-/* The gradient of one row, into x, which holds the normal row. */
+/* The gradient of one row, into x, which holds the normal row; d is d_Y. */
 template <class A, int V, int C>
-__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, const float (&d_Y)[C][V], float scale,
+__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, const float (&gain)[C][V], float (&d)[C][V], float scale,
                                              float (&x)[C][V], pointer<sum_of<A>> scratch)
 {
     sum_of<A> along = {}, sum = {};
-    float d[C][V] = {};
 #pragma unroll
     for (int c = 0; c < C; c++) {
-        int column = column_of_row<V>(n.threads, c);
-        if (column >= n.D) continue;
-        read_parameters(n.gain + column, d[c]);
+        if (column_of_row<V>(n.threads, c) >= n.D) continue;
 #pragma unroll
         for (int k = 0; k < V; k++) {
-            d[c][k] = __fmul_rn(d[c][k], d_Y[c][k]);
+            d[c][k] = __fmul_rn(gain[c][k], d[c][k]);
             add_product(along, d[c][k], x[c][k]);
             add(sum, d[c][k]);
         }
@@ -121,19 +128,28 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
     SHARED(float, gathered, 8 * BLOCK_THREADS);
     int slots = (int)blockDim.x / n.threads;
     int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
-    float gain_sum[C][V] = {}, bias_sum[C][V] = {};
-    for (int t = first + (int)threadIdx.x / n.threads; t < end; t += slots) {
-        float x[C][V] = {}, d_Y[C][V] = {};
-        if (n.wanted && n.wanted[t] == 0) continue;
+    float gain[C][V] = {}, gain_sum[C][V] = {}, bias_sum[C][V] = {};
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(n.threads, c);
+        if (column < n.D) read_parameters(n.gain + column, gain[c]);
+    }
+    int t = first + (int)threadIdx.x / n.threads;
+    for (bool taken = takes_row(n, t, end), next; t < end; t += slots, taken = next) {
+        float x[C][V] = {}, d[C][V] = {};
+        next = takes_row(n, t + slots, end);
+        if (!taken) continue;
+#pragma unroll
+        for (int c = 0; c < C; c++) { /* before the sums over the row, which wait for the other reads */
+            int column = column_of_row<V>(n.threads, c);
+            if (column < n.D) read_vector<A>(g.d_Y + ((int64_t)t * n.D + column), d[c]);
+        }
         struct normaliser s = normal_row(n, t, x, scratch);
 #pragma unroll
-        for (int c = 0; c < C; c++) {
-            int column = column_of_row<V>(n.threads, c);
-            if (column < n.D) read_vector<A>(g.d_Y + ((int64_t)t * n.D + column), d_Y[c]);
+        for (int c = 0; c < C; c++)
 #pragma unroll
-            for (int k = 0; k < V; k++) gain_sum[c][k] += d_Y[c][k] * x[c][k], bias_sum[c][k] += d_Y[c][k];
-        }
-        row_gradient(n, d_Y, s.scale.high, x, scratch);
+            for (int k = 0; k < V; k++) gain_sum[c][k] += d[c][k] * x[c][k], bias_sum[c][k] += d[c][k];
+        row_gradient(n, gain, d, s.scale.high, x, scratch);
 #pragma unroll
         for (int c = 0; c < C; c++) {
             int column = column_of_row<V>(n.threads, c);
@@ -260,8 +276,8 @@ void backward(const struct add_norm *n, const struct add_norm_gradient *g, const
         LAUNCH(wide_add_norm_backward<A>, parts, threads, 0, launch->stream, input, output, rows);
     else
         LAUNCH((add_norm_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, output, rows);
-    kernel_part_sums(gain_parts, parts, n->D, g->d_gain, launch);
-    kernel_part_sums(bias_parts, parts, n->D, g->d_bias, launch);
+    float *const sums[] = {g->d_gain, g->d_bias}; /* bias_parts lie behind gain_parts */
+    kernel_several_part_sums(gain_parts, parts, n->D, sums, 2, launch);
 }
 
 template <class A>

@@ -105,6 +105,14 @@ __device__ __forceinline__ uint32_t tf32_of(float x)
     return bits;
 }
 
+/* 2^x to 2 units in the last place; below the normal numbers it is 0. */
+__device__ __forceinline__ float power_of_2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Starts a copy of 16 bytes from device to shared memory, both on 16-byte boundaries; not `there`: zeros, and nothing is read. */
 __device__ __forceinline__ void copy_async(void *shared, const void *memory, bool there)
 {

@@ -494,9 +494,8 @@ void backward(const struct readout *r, const struct readout_gradient *g, const s
         LAUNCH(wide_readout_backward<A>, parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
     else
         LAUNCH((readout_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, r->reconstruction, windows, output);
-    kernel_part_sums(gain, parts, D, g->d_gain, launch);
-    kernel_part_sums(norm_bias, parts, D, g->d_norm_bias, launch);
-    kernel_part_sums(weight, parts, D, g->d_weight, launch);
+    float *const sums[] = {g->d_gain, g->d_norm_bias, g->d_weight};
+    kernel_several_part_sums(gain, parts, D, sums, 3, launch);
     kernel_part_sums(bias, parts, 1, g->d_bias, launch);
 }
 

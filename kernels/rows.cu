@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Operations on rows of activations that belong to products: elementwise ones with a warp a row, and sums of columns in two
- * stages. */
+ * Operations on rows of activations that belong to products: elementwise ones with a warp a row, what has to happen to a gradient
+ * before products meet it, and sums of columns in two stages. */
 #include "rows.h"
 
 #include "layout.h"
@@ -9,7 +9,7 @@
 namespace
 {
 
-enum { ROWS_A_WARP = 4, WARPS = BLOCK_THREADS / 32, CAREFUL_COLUMNS = 64 };
+enum { ROWS_A_WARP = 4, WARPS = BLOCK_THREADS / 32, PART_COLUMNS = 8, CAREFUL_COLUMNS = 64 };
 
 /* Calls act(row, column) for the vectors of a T x columns matrix. */
 template <int V, class F>
@@ -45,20 +45,6 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
 
 template <class A, int V>
 __global__ void __launch_bounds__(BLOCK_THREADS)
-    tanh_backward(pointer<const A> y, pointer<A> d_y, int T, int columns, int64_t stride)
-{
-    for_vectors<V>(T, columns, [&](int row, int column) {
-        float x[V], d[V];
-        read_vector<A>(y + (row * stride + column), x);
-        read_vector<A>(d_y + (row * stride + column), d);
-#pragma unroll
-        for (int k = 0; k < V; k++) d[k] *= (1.0f - x[k]) * (1.0f + x[k]);
-        write_vector<A>(d_y + (row * stride + column), d);
-    });
-}
-
-template <class A, int V>
-__global__ void __launch_bounds__(BLOCK_THREADS)
     column_parts(pointer<const A> x, int T, int columns, int64_t stride, int rows, pointer<float> parts)
 {
     SHARED(float, gathered, BLOCK_THREADS *V);
@@ -78,21 +64,86 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     gather_columns(total, s, gathered, parts + (int64_t)blockIdx.x * columns, plus{});
 }
 
-/* A block sums 32 columns: each warp a stretch of the rows, then the warps' sums in their order. */
-__global__ void __launch_bounds__(BLOCK_THREADS) part_sums(pointer<const float> parts, int rows, int columns, pointer<float> sums)
+/* A gradient of y = x W + b as finish_gradient takes it. */
+template <class A>
+struct result_gradient {
+    int T, columns, tanh_columns, others; /* columns from `others` on follow other_wanted */
+    int64_t stride;
+    pointer<const A> y;
+    pointer<A> d_y;
+    pointer<const float> wanted, other_wanted;
+    pointer<float> parts; /* the sums of each block's rows; NULL: not wanted */
+};
+
+/* One pass over the gradient. A thread starts the reads of some rows before it works on the first of them. */
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS, 3) finish_gradient(const struct result_gradient<A> g, int rows)
+{
+    constexpr int AT_ONCE = 4;
+    SHARED(float, gathered, BLOCK_THREADS *V);
+    struct column_share s = share_columns<V>(g.columns);
+    int first = (int)blockIdx.x * rows, end = first + rows < g.T ? first + rows : g.T;
+    bool curved = s.column < g.tanh_columns;
+    pointer<const float> wanted = s.column < g.others ? g.wanted : g.other_wanted;
+    sum_of<A> sum[V] = {};
+    for (int row = s.slot < s.slots ? first + s.slot : end; row < end; row += AT_ONCE * s.slots) {
+        bool there[AT_ONCE];
+        float d[AT_ONCE][V] = {}, y[AT_ONCE][V] = {};
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+            int t = row + u * s.slots;
+            there[u] = t < end && (!wanted || wanted[t] != 0);
+        }
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+            int64_t at = (int64_t)(row + u * s.slots) * g.stride + s.column;
+            if (there[u]) read_vector<A>(g.d_y + at, d[u]);
+            if (there[u] && curved) read_vector<A>(g.y + at, y[u]);
+        }
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+            int t = row + u * s.slots;
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                d[u][k] *= (1.0f - y[u][k]) * (1.0f + y[u][k]);
+                add(sum[k], d[u][k]);
+            }
+            if (t < end && (curved || !there[u])) write_vector<A>(g.d_y + (t * g.stride + s.column), d[u]);
+        }
+    }
+    if (!g.parts) return;
+    float total[V];
+#pragma unroll
+    for (int k = 0; k < V; k++) total[k] = value_of(sum[k]);
+    gather_columns(total, s, gathered, g.parts + (int64_t)blockIdx.x * g.columns, plus{});
+}
+
+/* Where sums of parts go: each of up to MOST_SUMS matrices of parts, which lie behind one another, to its own place. */
+struct sum_places {
+    pointer<float> at[MOST_SUMS];
+};
+
+/* A block sums PART_COLUMNS columns of matrix blockIdx.y: each of its slots a stretch of the rows, then the slots' sums in their
+ * order. */
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    part_sums(pointer<const float> parts, int rows, int columns, const struct sum_places sums)
 {
     SHARED(double, gathered, BLOCK_THREADS);
-    int column = (int)blockIdx.x * 32 + (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stretch = (rows + WARPS - 1) / WARPS;
-    int begin = warp * stretch, end = begin + stretch < rows ? begin + stretch : rows;
+    constexpr int slots = BLOCK_THREADS / PART_COLUMNS;
+    int column = (int)blockIdx.x * PART_COLUMNS + (int)threadIdx.x % PART_COLUMNS, slot = (int)threadIdx.x / PART_COLUMNS;
+    int stretch = (rows + slots - 1) / slots, begin = slot * stretch, end = begin + stretch < rows ? begin + stretch : rows;
+    pointer<const float> own = parts + (int64_t)blockIdx.y * rows * columns;
     double sum = 0;
     if (column < columns)
-#pragma unroll 4
-        for (int row = begin; row < end; row++) sum += (double)parts[(int64_t)row * columns + column];
+#pragma unroll 8
+        for (int row = begin; row < end; row++) sum += (double)own[(int64_t)row * columns + column];
     gathered[threadIdx.x] = sum;
     __syncthreads();
-    if (warp > 0 || column >= columns) return;
-    for (int other = 1; other < WARPS; other++) sum += gathered[other * 32 + (int)threadIdx.x];
-    sums[column] += (float)sum;
+    if (slot > 0 || column >= columns) return;
+    for (int other = 1; other < slots; other++) sum += gathered[other * PART_COLUMNS + (int)threadIdx.x];
+#pragma unroll
+    for (int i = 0; i < MOST_SUMS; i++)
+        if (i == (int)blockIdx.y) sums.at[i][column] += (float)sum;
 }
 
 template <int V>
@@ -139,14 +190,33 @@ void bias_tanh_of(void *y, int T, int columns, int64_t stride, const float *bias
 }
 
 template <class A>
-void tanh_backward_of(const void *y, void *d_y, int T, int columns, int64_t stride, const struct launch *launch)
+bool takes_gradient_vectors(const struct linear *l, const struct linear_gradient *g)
 {
-    int blocks = blocks_for_vectors(T);
-    if (takes_vectors<A>(y, stride, columns) && takes_vectors<A>(d_y, stride, columns))
-        LAUNCH((tanh_backward<A, vector_width<A>>), blocks, BLOCK_THREADS, 0, launch->stream, (const A *)y, (A *)d_y, T, columns,
-               stride);
-    else
-        LAUNCH((tanh_backward<A, 1>), blocks, BLOCK_THREADS, 0, launch->stream, (const A *)y, (A *)d_y, T, columns, stride);
+    int inner = l->tanh_columns | (l->out - l->other_columns); /* where columns of another kind begin */
+    return takes_vectors<A>(l->y, l->y_stride, l->out) && takes_vectors<A>(g->d_y, l->y_stride, l->out) && inner % vector_width<A> == 0;
+}
+
+template <class A, int V>
+void finish_gradient_of(const struct linear *l, const struct linear_gradient *g, const struct launch *launch)
+{
+    struct result_gradient<A> gradient = {(int)l->T,
+                                          l->out,
+                                          l->tanh_columns,
+                                          l->out - l->other_columns,
+                                          l->y_stride,
+                                          (const A *)l->y,
+                                          (A *)g->d_y,
+                                          l->wanted,
+                                          l->other_wanted,
+                                          g->d_bias ? launch->work : NULL};
+    dim3 blocks((unsigned)part_count(l->T), (unsigned)column_blocks(l->out, V));
+    LAUNCH((finish_gradient<A, V>), blocks, BLOCK_THREADS, 0, launch->stream, gradient, rows_of_a_part(l->T));
+}
+
+template <class A>
+void finish_gradient_of(const struct linear *l, const struct linear_gradient *g, const struct launch *launch)
+{
+    takes_gradient_vectors<A>(l, g) ? finish_gradient_of<A, vector_width<A>>(l, g, launch) : finish_gradient_of<A, 1>(l, g, launch);
 }
 
 template <class A, int V>
@@ -175,13 +245,13 @@ extern "C" void kernel_bias_tanh(void *y, int64_t T, int columns, int64_t stride
                                         : bias_tanh_of<float>(y, (int)T, columns, stride, bias, tanh_columns, launch);
 }
 
-extern "C" void kernel_tanh_backward(const void *y, void *d_y, int64_t T, int tanh_columns, int64_t stride,
-                                     const struct launch *launch)
+extern "C" void kernel_finish_gradient(const struct linear *l, const struct linear_gradient *g, const struct launch *launch)
 {
-    check_rows(T);
-    if (T == 0 || tanh_columns == 0) return;
-    launch->precision == PRECISION_BF16 ? tanh_backward_of<bf16>(y, d_y, (int)T, tanh_columns, stride, launch)
-                                        : tanh_backward_of<float>(y, d_y, (int)T, tanh_columns, stride, launch);
+    bool flagged = (l->wanted && l->other_columns < l->out) || (l->other_wanted && l->other_columns > 0);
+    check_rows(l->T);
+    if (l->T == 0 || l->out == 0 || !(g->d_bias || l->tanh_columns > 0 || flagged)) return;
+    launch->precision == PRECISION_BF16 ? finish_gradient_of<bf16>(l, g, launch) : finish_gradient_of<float>(l, g, launch);
+    if (g->d_bias) kernel_part_sums(launch->work, part_count(l->T), l->out, g->d_bias, launch);
 }
 
 extern "C" size_t kernel_column_sums_work_count(int64_t T, int columns)
@@ -199,11 +269,20 @@ extern "C" void kernel_column_sums(const void *x, int64_t T, int columns, int64_
     kernel_part_sums(launch->work, part_count(T), columns, sums, launch);
 }
 
-extern "C" void kernel_part_sums(const float *parts, int64_t rows, int columns, float *sums, const struct launch *launch)
+extern "C" void kernel_several_part_sums(const float *parts, int64_t rows, int columns, float *const *sums, int count,
+                                         const struct launch *launch)
 {
+    struct sum_places places = {};
     check_rows(rows);
     if (rows == 0 || columns == 0) return;
-    LAUNCH(part_sums, (columns + 31) / 32, BLOCK_THREADS, 0, launch->stream, parts, (int)rows, columns, sums);
+    for (int i = 0; i < count; i++) places.at[i] = sums[i];
+    dim3 blocks((unsigned)((columns + PART_COLUMNS - 1) / PART_COLUMNS), (unsigned)count);
+    LAUNCH(part_sums, blocks, BLOCK_THREADS, 0, launch->stream, parts, (int)rows, columns, places);
+}
+
+extern "C" void kernel_part_sums(const float *parts, int64_t rows, int columns, float *sums, const struct launch *launch)
+{
+    kernel_several_part_sums(parts, rows, columns, &sums, 1, launch);
 }
 
 extern "C" void kernel_round_to_bf16(const float *from, void *to, int64_t count, const struct launch *launch)

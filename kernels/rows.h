@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Operations that take a row of activations at a time and belong to products: bias and tanh, column sums, careful products
+ * Operations that take a row of activations at a time and belong to products: bias and tanh, gradients and their sums, careful products
  * (device.h: struct linear). */
 #ifndef ASTROMER_KERNELS_ROWS_H
 #define ASTROMER_KERNELS_ROWS_H
 
 #include <stdint.h>
 
+#include "device/device.h"
 #include "launch.h"
 
 #ifdef __cplusplus
@@ -17,13 +18,19 @@ extern "C" {
  * place. bias NULL: none. */
 void kernel_bias_tanh(void *y, int64_t T, int columns, int64_t stride, const float *bias, int tanh_columns,
                       const struct launch *launch);
-/* d_y[t][j] *= 1 - y[t][j]^2 for j < tanh_columns; both T x columns, activations, of one stride. */
-void kernel_tanh_backward(const void *y, void *d_y, int64_t T, int tanh_columns, int64_t stride, const struct launch *launch);
+/* What a layer's d_y must go through before the products of its backward, in place: 0 in the rows of a column that nobody wants,
+ * whatever they hold; times 1 - y^2 in the first tanh_columns; d_bias (unless NULL) += its sums over the rows. Work memory as
+ * kernel_column_sums. */
+void kernel_finish_gradient(const struct linear *linear, const struct linear_gradient *gradient, const struct launch *launch);
 /* sums[j] += sum over t of x[t][j]; T x columns activations. */
 size_t kernel_column_sums_work_count(int64_t T, int columns);
 void kernel_column_sums(const void *x, int64_t T, int columns, int64_t stride, float *sums, const struct launch *launch);
 /* sums[j] += sum over r of parts[r][j] in the order of r: rows x columns floats, dense. The second half of every reduction. */
 void kernel_part_sums(const float *parts, int64_t rows, int columns, float *sums, const struct launch *launch);
+/* The same of `count` such matrices that lie behind one another, matrix i to sums[i]. */
+enum { MOST_SUMS = 4 };
+void kernel_several_part_sums(const float *parts, int64_t rows, int columns, float *const *sums, int count,
+                              const struct launch *launch);
 /* to[i] = bfloat16 of from[i]. */
 void kernel_round_to_bf16(const float *from, void *to, int64_t count, const struct launch *launch);
 /* to[i] = from[i], bfloat16 as float. */

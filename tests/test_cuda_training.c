@@ -125,8 +125,20 @@ static void differentiate(struct subject *s, int count, bool padded)
     s->device->operations->download(s->device, s->gradient, s->g, s->bytes);
 }
 
+/* On a GPU products of more rows are computed by other algorithms, which round otherwise: relative. */
+static double rounds_otherwise(int precision)
+{
+#ifdef ON_GPU
+    return precision == PRECISION_FP32 ? 1e-5 : precision == PRECISION_TF32 ? 2e-3 : 2e-2;
+#else
+    (void)precision;
+    return 0;
+#endif
+}
+
 static void check_padding(int kind, int precision, const struct model_config *model)
 {
+    double rounding = rounds_otherwise(precision);
     struct subject s;
     struct batch batch;
     subject_open(&s, kind, precision, model);
@@ -139,14 +151,14 @@ static void check_padding(int kind, int precision, const struct model_config *mo
     differentiate(&s, 3, true);
     assert_int_equal(s.encoder->windows.B, CAPACITY);
     assert_true(plain[N + TOTAL_WINDOWS] == 3);
-    assert_memory_equal(plain + N, s.gradient + N, TOTALS * sizeof *plain);
+    for (size_t i = N; i < N + TOTALS; i++) assert_true(fabs((double)plain[i] - (double)s.gradient[i]) <= rounding * fabs((double)plain[i]));
     double off = 0, norm = 0;
     for (size_t i = 0; i < N; i++) {
         double difference = (double)plain[i] - (double)s.gradient[i];
         off += difference * difference, norm += (double)plain[i] * (double)plain[i];
     }
     assert_true(norm > 0);
-    if (!(off <= 1e-12 * norm)) fail_msg("padding changes the gradient by %g of %g", sqrt(off), sqrt(norm));
+    if (!(sqrt(off) <= (1e-6 + rounding) * sqrt(norm))) fail_msg("padding changes the gradient by %g of %g", sqrt(off), sqrt(norm));
 
     differentiate(&s, 0, true);
     for (size_t i = 0; i < N + TOTALS; i++)

@@ -107,8 +107,8 @@ struct embed_gradient {
 };
 
 /* In many operations `wanted` says which rows somebody will read: T flags, 0 or 1; NULL: all. The results in other rows are
- * undefined, and gradients with respect to them count as zero. A device may skip these rows or work on them too; it may clear
- * rows of an input that no wanted result reads. */
+ * undefined, and gradients with respect to them count as zero. A device may skip these rows or work on them too, so they must have
+ * been written once; and it may clear rows of an input that no wanted result reads. */
 
 /* y = x W + b; the first tanh_columns columns of y go through tanh. */
 struct linear {

@@ -142,6 +142,8 @@ int encoder_new(struct encoder **encoder, struct device *device, const struct pa
         return error->status;
     }
     lay_out(e, &(struct arena){.base = e->arena});
+    /* Rows that nobody wants are read by products of all rows, and come to nothing: but they must hold numbers. */
+    device->operations->zero(device, e->X[0], e->arena_bytes - (size_t)((char *)e->X[0] - (char *)e->arena));
     e->no_curve = memory_new((size_t)capacity, sizeof *e->no_curve, "the encoder");
     for (int b = 0; b < capacity; b++) e->no_curve[b] = -1;
     *encoder = e;

@@ -163,9 +163,7 @@ static bool layout_fits(const struct cublasLtMatrixLayout *layout, int64_t rows,
     return layout->rows == rows && layout->columns == columns && layout->ld >= rows;
 }
 
-/* Whether the real library could have an algorithm. Sums over columns of A are to be had beside long products only, and for the
- * shorter of these the algorithm proves not to work, so that callers meet all cases. */
-enum { LEAST_SUMMED = 32, LEAST_WORKING = 40 };
+/* Whether the real library could have an algorithm. */
 static bool possible(const struct product *p)
 {
     const struct cublasLtMatmulDesc *d = &p->description;
@@ -177,7 +175,6 @@ static bool possible(const struct product *p)
     if (p->A_layout.type != p->B_layout.type || p->C_layout.type != p->D_layout.type) return false;
     if (p->A_layout.type == CUDA_R_32F && p->D_layout.type != CUDA_R_32F) return false;
     if (p->A_layout.type == CUDA_R_16BF && d->compute != CUBLAS_COMPUTE_32F) return false;
-    if (d->epilogue == CUBLASLT_EPILOGUE_BGRADA && p->k < LEAST_SUMMED) return false;
     return d->epilogue == CUBLASLT_EPILOGUE_DEFAULT ||
            (d->bias && (uintptr_t)d->bias % 16 == 0 && (d->bias_type == -1 || d->bias_type == (int32_t)p->D_layout.type));
 }
@@ -321,17 +318,6 @@ static float *load_matrix(const void *memory, const struct cublasLtMatrixLayout 
     return dense;
 }
 
-/* The sums over k of op(A), m of them, in the type of D. */
-static void sum_over_k(const struct product *p, const float *A)
-{
-    bool transposed = p->description.transpose_a == CUBLAS_OP_T;
-    float *sums = memory_zeroed((size_t)p->m, sizeof *sums, "sums");
-    for (int64_t i = 0; i < p->m; i++)
-        for (int64_t k = 0; k < p->k; k++) sums[i] += transposed ? A[i * p->k + k] : A[k * p->m + i];
-    store_column(sums, p->D_layout.type, p->m, (void *)p->description.bias);
-    memory_free(sums);
-}
-
 /* D += or =, for beta 1 and 0, alpha times the part first .. end - 1 of the sum over k. Dense columns are the rows of the
  * transpose: D' = op(B)' op(A)'. */
 static void multiply(const struct product *p, const float *A, const float *B, float *D, int64_t first, int64_t end, float beta)
@@ -366,7 +352,6 @@ static void compute(void *argument)
         for (int64_t i = 0; i < p->m; i++) values[i] += bias[i];
         store_column(values, p->D_layout.type, p->m, (char *)p->D + column_offset(&p->D_layout, column));
     }
-    if (d->epilogue == CUBLASLT_EPILOGUE_BGRADA) sum_over_k(p, A);
     host_cuda_worked("cublasLtMatmul", 2.0 * (double)p->m * (double)p->n * (double)p->k);
     memory_free(bias);
     memory_free(D);
@@ -391,7 +376,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (!handle->open || !possible(&p)) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!is_for(algo, &p)) return CUBLAS_STATUS_INVALID_VALUE;
     p.proposal = (int)(algo[ALGO_KIND] >> PROPOSAL_SHIFT);
-    if (p.description.epilogue == CUBLASLT_EPILOGUE_BGRADA && p.k < LEAST_WORKING) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!aligned(A, algo[0]) || !aligned(B, algo[1]) || !aligned(C, algo[2]) || !aligned(D, algo[3]))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (workspace_bytes && !aligned(workspace, 256)) return CUBLAS_STATUS_INVALID_VALUE;

@@ -8,6 +8,7 @@
 
 #define CUDA_ON_HOST
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -400,6 +401,12 @@ inline uint32_t tf32_of(float x)
 {
     uint32_t bits = __float_as_uint(x);
     return isfinite(x) ? (bits + 0x1000) & 0xffffe000 : isnan(x) ? 0x7fffffff : bits;
+}
+
+inline float power_of_2(float x)
+{
+    float y = exp2f(x);
+    return y < FLT_MIN ? 0.0f : y;
 }
 
 inline void copy_async(const pointer<void> &shared, const pointer<const void> &memory, bool there)

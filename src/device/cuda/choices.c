@@ -4,8 +4,8 @@
  * another algorithm adds in another order. cuBLASLt's algorithms are plain numbers that the same version on the same card
  * understands.
  *
- * The file: a line of format, a line with card, version and precision, then a line a choice: the product's key, whether it sums
- * columns, the algorithm in hexadecimal. */
+ * The file: a line of format, a line with card, version and precision, then a line a choice: the product's key, the algorithm in
+ * hexadecimal. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #include "device/cuda/state.h"
 
 enum { ALGORITHM_WORDS = sizeof(cublasLtMatmulAlgo_t) / sizeof(uint64_t), LINE_BYTES = 1024 };
-static const char FORMAT[] = "astromer products 1";
+static const char FORMAT[] = "astromer products 2";
 
 const struct cuda_choice *cuda_choice_of(const struct cuda_device *cuda, const int64_t key[CUDA_KEY_NUMBERS])
 {
@@ -52,22 +52,18 @@ static void write_choice(FILE *file, const struct cuda_choice *choice)
     uint64_t words[ALGORITHM_WORDS];
     memcpy(words, &choice->algorithm, sizeof words);
     for (int i = 0; i < CUDA_KEY_NUMBERS; i++) fprintf(file, "%" PRId64 " ", choice->key[i]);
-    fprintf(file, "%d", choice->sums_columns);
-    for (int i = 0; i < ALGORITHM_WORDS; i++) fprintf(file, " %" PRIx64, words[i]);
+    for (int i = 0; i < ALGORITHM_WORDS; i++) fprintf(file, "%s%" PRIx64, i ? " " : "", words[i]);
     fputc('\n', file);
 }
 
 static bool read_choice(const char *line, struct cuda_choice *choice)
 {
     uint64_t words[ALGORITHM_WORDS];
-    int used = 0, sums_columns;
+    int used = 0;
     for (int i = 0; i < CUDA_KEY_NUMBERS; i++, line += used)
         if (sscanf(line, "%" SCNd64 "%n", &choice->key[i], &used) != 1) return false;
-    if (sscanf(line, "%d%n", &sums_columns, &used) != 1) return false;
-    line += used;
     for (int i = 0; i < ALGORITHM_WORDS; i++, line += used)
         if (sscanf(line, "%" SCNx64 "%n", &words[i], &used) != 1) return false;
-    choice->sums_columns = sums_columns;
     memcpy(&choice->algorithm, words, sizeof words);
     return line[0] == '\n';
 }

@@ -65,22 +65,18 @@ static void parameter_gradients(struct cuda_device *cuda, const struct gru *g, c
                                 const void *before, const struct launch *launch)
 {
     int64_t T = (int64_t)g->B * g->L;
-    bool summed = cuda_product(cuda, &(struct cuda_product){.transpose_a = true,
-                                                            .add = true,
-                                                            .M = g->H,
-                                                            .N = 3 * g->H,
-                                                            .K = T,
-                                                            .a = before,
-                                                            .a_stride = g->H,
-                                                            .b = g->u_gates,
-                                                            .b_stride = 3 * g->H,
-                                                            .c = gradient->d_weight,
-                                                            .c_stride = 3 * g->H,
-                                                            .column_sums = launch->work});
-    if (summed)
-        kernel_part_sums(launch->work, 1, 3 * g->H, gradient->d_bias, launch);
-    else
-        kernel_column_sums(g->u_gates, T, 3 * g->H, 3 * g->H, gradient->d_bias, launch);
+    cuda_product(cuda, &(struct cuda_product){.transpose_a = true,
+                                              .add = true,
+                                              .M = g->H,
+                                              .N = 3 * g->H,
+                                              .K = T,
+                                              .a = before,
+                                              .a_stride = g->H,
+                                              .b = g->u_gates,
+                                              .b_stride = 3 * g->H,
+                                              .c = gradient->d_weight,
+                                              .c_stride = 3 * g->H});
+    kernel_column_sums(g->u_gates, T, 3 * g->H, 3 * g->H, gradient->d_bias, launch);
 }
 
 void cuda_gru_backward(struct device *device, const struct gru *g, const struct gru_gradient *gradient)

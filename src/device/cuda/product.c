@@ -60,7 +60,6 @@ static void make_key(const struct cuda_product *p, int64_t key[CUDA_KEY_NUMBERS]
                                                p->transpose_b,
                                                p->add,
                                                p->bias ? alignment(p->bias) : 0,
-                                               p->column_sums != NULL,
                                                p->M,
                                                p->N,
                                                p->K,
@@ -91,11 +90,6 @@ static void describe(struct cuda_plan *plan, const struct cuda_product *p, int p
         set(plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
-    }
-    if (plan->choice.sums_columns) { /* b is cuBLASLt's A; the sums have D's type */
-        uint32_t epilogue = CUBLASLT_EPILOGUE_BGRADA;
-        set(plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
     }
     int64_t a_columns = p->transpose_a ? p->M : p->K, a_rows = p->transpose_a ? p->K : p->M;
     int64_t b_columns = p->transpose_b ? p->K : p->N, b_rows = p->transpose_b ? p->N : p->K;
@@ -217,14 +211,7 @@ static struct cuda_plan plan_new(struct cuda_device *cuda, const struct cuda_pro
     struct cuda_plan plan = {0};
     memcpy(plan.choice.key, key, sizeof plan.choice.key);
     if (recall(cuda, &plan, p)) return plan;
-    plan.choice.sums_columns = p->column_sums != NULL;
-    bool found = choose(cuda, &plan, p);
-    if (!found && plan.choice.sums_columns) {
-        destroy(&plan);
-        plan.choice.sums_columns = false;
-        found = choose(cuda, &plan, p);
-    }
-    CHECK(found, "cuBLASLt has no algorithm for a product of %lld x %lld x %lld at precision %s", (long long)p->M,
+    CHECK(choose(cuda, &plan, p), "cuBLASLt has no algorithm for a product of %lld x %lld x %lld at precision %s", (long long)p->M,
           (long long)p->N, (long long)p->K, config_name("precision", cuda->precision));
     cuda_choice_keep(cuda, &plan.choice);
     return plan;
@@ -244,12 +231,9 @@ static struct cuda_plan *plan_of(struct cuda_device *cuda, const struct cuda_pro
     return &cuda->plan[cuda->plans++];
 }
 
-bool cuda_product(struct cuda_device *cuda, const struct cuda_product *p)
+void cuda_product(struct cuda_device *cuda, const struct cuda_product *p)
 {
     const struct cuda_plan *plan = plan_of(cuda, p);
-    if (plan->choice.sums_columns)
-        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->column_sums, sizeof p->column_sums);
     if (p->bias) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
     CUBLAS(multiply, cuda, plan, p, &plan->choice.algorithm, p->c);
-    return plan->choice.sums_columns;
 }

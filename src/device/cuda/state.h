@@ -41,10 +41,9 @@ struct cuda_staging {
 struct cuda_plan; /* product.c: how the products of one shape are computed */
 
 /* Which algorithm. The key is all that the choice depends on, as numbers to compare. */
-enum { CUDA_KEY_NUMBERS = 14 };
+enum { CUDA_KEY_NUMBERS = 13 };
 struct cuda_choice {
     int64_t key[CUDA_KEY_NUMBERS];
-    bool sums_columns;
     cublasLtMatmulAlgo_t algorithm;
 };
 
@@ -101,11 +100,9 @@ struct cuda_product {
     const void *a, *b;
     void *c;
     int64_t a_stride, b_stride, c_stride;
-    const void *bias;   /* N, as activations, where cuda_product_takes_bias; NULL: none */
-    float *column_sums; /* N, aligned to 16 bytes: the sums of b's columns, overwritten; with transpose_a and add. NULL: none */
+    const void *bias; /* N, as activations, where cuda_product_takes_bias; NULL: none */
 };
-/* Returns false where cuBLASLt has no way to the column sums besides: then they are not written. */
-bool cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
+void cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
 bool cuda_product_takes_bias(const void *bias);
 int cuda_products_open(struct cuda_device *cuda, struct error *error);
 void cuda_products_close(struct cuda_device *cuda);
