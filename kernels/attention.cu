@@ -31,20 +31,24 @@ static const double LOG2_E = 1.44269504088896340736;
 template <int precision, int width>
 constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 7) : (width > 64 ? 2 : 4);
 template <int precision, int width>
-constexpr int blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
+constexpr int blocks = precision == PRECISION_BF16 && width <= 64 ? 3 : 2;
 template <int precision, int width>
 constexpr int most_backward_warps = most_warps<precision, width> < 4 ? most_warps<precision, width> : 4;
 template <int precision, int width>
 constexpr int backward_blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
 template <int precision, int width>
 constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
+/* Backward takes a tile at bf16 in strips of so many rows: what it holds of them then leaves registers for a fourth block. */
+template <int precision, int width>
+constexpr int strip_rows = precision == PRECISION_BF16 ? 16 : tile_rows<precision, width>;
 
-/* A struct attention as kernels take it, E an element of activations. */
-template <class E>
+/* A struct attention as kernels take it, E an element of activations. With vectors, all addresses and dh are multiples of 16 bytes.
+ */
+template <class E, bool vectors_>
 struct problem {
+    static constexpr bool vectors = vectors_;
     int L, D, H, dh, blocks; /* dh = D / H; blocks of one head */
     int64_t stride;
-    bool vectors;  /* all addresses and dh are multiples of 16 bytes */
     bool by_query; /* mask QK */
     bool swallows; /* where all keys are hidden, weights are uniform */
     float scale;   /* 1 / sqrt(dh) */
@@ -98,8 +102,8 @@ __device__ __forceinline__ bool any_visible(pointer<const float> hidden, int L)
     return __ballot_sync(0xffffffffu, visible) != 0;
 }
 
-template <class E>
-__device__ __forceinline__ head head_begin(const problem<E> &p, pointer<int> query_steps, pointer<int> key_steps,
+template <class E, bool vectors>
+__device__ __forceinline__ head head_begin(const problem<E, vectors> &p, pointer<int> query_steps, pointer<int> key_steps,
                                            pointer<int> found)
 {
     head h;
@@ -126,8 +130,8 @@ __device__ __forceinline__ head head_begin(const problem<E> &p, pointer<int> que
 
 /* Deals `rows` rows, in groups of a warp's, to as few of the head's blocks as can take them, as evenly as groups allow; the other
  * blocks get none. */
-template <class E>
-__device__ __forceinline__ void share_rows(head &h, const problem<E> &p, int rows)
+template <class E, bool vectors>
+__device__ __forceinline__ void share_rows(head &h, const problem<E, vectors> &p, int rows)
 {
     int warps = (int)blockDim.x / LANES, groups = (rows + WARP_ROWS - 1) / WARP_ROWS, takers = (groups + warps - 1) / warps;
     int block = (int)blockIdx.x % p.blocks, end = block < takers ? (block + 1) * groups / takers * WARP_ROWS : 0;
@@ -138,7 +142,7 @@ __device__ __forceinline__ void share_rows(head &h, const problem<E> &p, int row
 template <class E>
 __device__ __forceinline__ head_rows<E> rows_of(pointer<E> matrix, int64_t stride, const head &h)
 {
-    return {matrix + (h.row * stride + h.column), stride};
+    return {matrix + (h.row * stride + h.column), (int)stride};
 }
 
 /* Means over the keys: of K in mean[0 .. dh), of V from mean[MAX_WIDTH] on. */
@@ -156,22 +160,25 @@ __device__ __forceinline__ void mean_rows(const head_rows<const float> &K, const
 }
 
 /* Rows steps[0 .. count) of two matrices, N rows in all of each, to shared memory. */
-template <class E, int width, int N>
+template <class E, int width, int N, bool vectors>
 __device__ __forceinline__ void stage_pair(pointer<E> to, const head_rows<const E> &one, const head_rows<const E> &other,
-                                           pointer<const int> steps, int count, const problem<E> &p)
+                                           pointer<const int> steps, int count,
+                                           const problem<E, vectors> &p)
 {
-    stage_rows<E, width>(to, one, steps, count, N, p.dh, p.vectors);
-    stage_rows<E, width>(to + N * padded<E, width>, other, steps, count, N, p.dh, p.vectors);
+    stage_rows<E, width, vectors>(to, one, steps, count, N, p.dh);
+    stage_rows<E, width, vectors>(to + N * padded<E, width>, other, steps, count, N, p.dh);
 }
 
 /* The scores of 16 queries with a tile of keys, `left` of them there, times the number that is returned, are powers of 2 then. The
- * mask is added where it tells keys apart; keys that are not there get no weight. */
-template <int groups>
+ * mask is added where it tells keys apart, times the factor_of(half) of a row; keys that are not there get no weight. */
+template <int groups, class F>
 __device__ __forceinline__ float finish_scores(float (&s)[groups][4], float scale, bool biased, pointer<const float> bias,
-                                               const float (&factor)[2], int left)
+                                               F factor_of, int left)
 {
     int t = (int)threadIdx.x % 4;
     if (biased || scale == 0.0f) {
+        float factor[2] = {};
+        if (biased) factor[0] = factor_of(0), factor[1] = factor_of(1);
 #pragma unroll
         for (int n = 0; n < groups; n++)
 #pragma unroll
@@ -219,15 +226,15 @@ __device__ __forceinline__ void go_on_with_softmax(float (&s)[groups][4], float 
 }
 
 /* 0 for a hidden query of mask QK: to it all keys are hidden alike, and what is the same for all keys cancels. */
-template <class E>
-__device__ __forceinline__ float bias_factor(const problem<E> &p, const head &h, int step)
+template <class E, bool vectors>
+__device__ __forceinline__ float bias_factor(const problem<E, vectors> &p, const head &h, int step)
 {
     return p.by_query && p.hidden[h.row + step] != 0.0f ? 0.0f : 1.0f;
 }
 
 /* Of the gathered keys. */
-template <class E>
-__device__ __forceinline__ void fill_bias(const problem<E> &p, const head &h, pointer<const int> key_steps, pointer<float> bias)
+template <class E, bool vectors>
+__device__ __forceinline__ void fill_bias(const problem<E, vectors> &p, const head &h, pointer<const int> key_steps, pointer<float> bias)
 {
     for (int k = (int)threadIdx.x; k < MAX_L; k += (int)blockDim.x)
         bias[k] = k < h.keys ? p.alpha * p.hidden[h.row + key_steps[k]] : 0.0f;
@@ -244,8 +251,8 @@ __device__ __forceinline__ void centre_pair(pointer<element<precision>> tile, po
     }
 }
 
-template <int precision, int width>
-__global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<precision, width>) attend(problem<element<precision>> p)
+template <int precision, int width, bool vectors>
+__global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<precision, width>) attend(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
     constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
@@ -261,7 +268,7 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     pointer<E> own = memory + warp * WARP_ROWS * stride, tiles = memory + own_rows * stride;
-    stage_rows<E, width>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width, vectors>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
     copy_async_commit();
     if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
@@ -270,10 +277,8 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
 
     pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
-    float factor[2], highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, z[width / 8][4] = {};
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-        factor[half] = g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f;
+    auto factor_of = [&](int half) { return g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f; };
+    float highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, z[width / 8][4] = {};
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
         pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
         int left = h.keys - first;
@@ -285,7 +290,7 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
         if (own_count <= 0) continue;
         float s[N / 8][4] = {};
         add_scores<precision, width>(s, own, keys);
-        float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
+        float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor_of, left);
         go_on_with_softmax(s, scale, highest, sum, z);
         add_values<precision, width>(z, s, values);
     }
@@ -298,13 +303,13 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
             p.saved[(int64_t)h.index * p.L + own_steps[g + 8 * half]] = highest[half] + log2f(sum[half]);
     }
     pointer<const float> mean_value = precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>();
-    store_rows<E, width>(z, inverse, mean_value, rows_of(p.Z, p.D, h), own_steps, own_count, p.dh, p.vectors);
+    store_rows<E, width, vectors>(z, inverse, mean_value, rows_of(p.Z, p.D, h), own_steps, own_count, p.dh);
 }
 
 /* A lane's share of the row's d_Z (Z - mean), mean NULL: 0; four lanes share the row. d_Z is rounded as it is in dP, from which
  * the dot is going to be taken. */
-template <int precision>
-__device__ __forceinline__ float row_dot(const problem<element<precision>> &p, const head &h, int step, pointer<const float> mean)
+template <int precision, bool vectors>
+__device__ __forceinline__ float row_dot(const problem<element<precision>, vectors> &p, const head &h, int step, pointer<const float> mean)
 {
     typedef element<precision> E;
     int64_t at = (h.row + step) * p.D + h.column;
@@ -312,8 +317,8 @@ __device__ __forceinline__ float row_dot(const problem<element<precision>> &p, c
     float sum = 0;
     for (int column = (int)threadIdx.x % 4 * chunk<E>; column < p.dh; column += 4 * chunk<E>) {
         float x[chunk<E>], y[chunk<E>];
-        load_chunk<E>(x, d_Z + column, p.dh - column, p.vectors);
-        load_chunk<E>(y, Z + column, p.dh - column, p.vectors);
+        load_chunk<E, vectors>(x, d_Z + column, p.dh - column);
+        load_chunk<E, vectors>(y, Z + column, p.dh - column);
 #pragma unroll
         for (int i = 0; i < chunk<E>; i++) {
             if (precision == PRECISION_TF32) x[i] = __uint_as_float(tf32_of(x[i]));
@@ -387,12 +392,12 @@ __device__ __forceinline__ void to_gradients(float (&s)[groups][4], float scale,
 }
 
 /* d_Q, and the dots that backward_keys needs. */
-template <int precision, int width>
+template <int precision, int width, bool vectors>
 __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width>)
-    backward_queries(problem<element<precision>> p)
+    backward_queries(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
-    constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
+    constexpr int N = tile_rows<precision, width>, STRIP = strip_rows<precision, width>, stride = padded<E, width>;
     SHARED(int, query_steps, MAX_L);
     SHARED(int, key_steps, MAX_L);
     SHARED(int, found, 3);
@@ -407,8 +412,8 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     pointer<E> own_Q = memory + warp * WARP_ROWS * stride, own_d_Z = own_Q + own_rows * stride;
     pointer<E> tiles = memory + 2 * own_rows * stride;
-    stage_rows<E, width>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
-    stage_rows<E, width>(memory + own_rows * stride, d_Z, query_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width, vectors>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh);
+    stage_rows<E, width, vectors>(memory + own_rows * stride, d_Z, query_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
     copy_async_commit();
     if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
@@ -417,13 +422,14 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
 
     pointer<const int> own_steps = query_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
-    float factor[2] = {0, 0}, logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
+    auto factor_of = [&](int half) { return g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f; };
+    float logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         bool there = g + 8 * half < own_count;
         int step = there ? own_steps[g + 8 * half] : 0;
         if (there) {
-            factor[half] = bias_factor(p, h, step), logarithm[half] = p.saved[(int64_t)h.index * p.L + step];
+            logarithm[half] = p.saved[(int64_t)h.index * p.L + step];
             dot[half] = row_dot<precision>(p, h, step, precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>());
         }
         dot[half] = row_sum(dot[half]);
@@ -437,13 +443,16 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
         __syncthreads();
         if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
         copy_async_commit();
-        if (own_count <= 0) continue;
-        float s[N / 8][4] = {}, d_weights[N / 8][4] = {};
-        add_scores<precision, width>(s, own_Q, keys);
-        add_scores<precision, width>(d_weights, own_d_Z, values);
-        float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor, left);
-        to_gradients(s, scale, d_weights, logarithm, dot);
-        balance.add(d_Q, d_weights, s, keys);
+        int strips = own_count > 0 ? left : 0;
+#pragma unroll 1
+        for (int at = 0; at < N && at < strips; at += STRIP) {
+            float s[STRIP / 8][4] = {}, d_weights[STRIP / 8][4] = {};
+            add_scores<precision, width>(s, own_Q, keys + at * stride);
+            add_scores<precision, width>(d_weights, own_d_Z, values + at * stride);
+            float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + (first + at), factor_of, left - at);
+            to_gradients(s, scale, d_weights, logarithm, dot);
+            balance.add(d_Q, d_weights, s, keys + at * stride);
+        }
     }
     balance.restore(d_Q, dot);
 #pragma unroll
@@ -451,12 +460,12 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
         if (threadIdx.x % 4 == 0 && g + 8 * half < own_count)
             p.dots[(int64_t)h.index * p.L + own_steps[g + 8 * half]] = dot[half];
     float scale[2] = {h.scale, h.scale};
-    store_rows<E, width>(d_Q, scale, pointer<const float>(), rows_of(p.d_Q, p.stride, h), own_steps, own_count, p.dh, p.vectors);
+    store_rows<E, width, vectors>(d_Q, scale, pointer<const float>(), rows_of(p.d_Q, p.stride, h), own_steps, own_count, p.dh);
 }
 
 /* What backward_keys has to know of every gathered query; one that is not there has weight 0 everywhere. */
-template <class E>
-__device__ __forceinline__ void fill_queries(const problem<E> &p, const head &h, pointer<const int> steps,
+template <class E, bool vectors>
+__device__ __forceinline__ void fill_queries(const problem<E, vectors> &p, const head &h, pointer<const int> steps,
                                              pointer<float> logarithms, pointer<float> dots, pointer<float> factors)
 {
     for (int q = (int)threadIdx.x; q < MAX_L; q += (int)blockDim.x) {
@@ -468,34 +477,38 @@ __device__ __forceinline__ void fill_queries(const problem<E> &p, const head &h,
 }
 
 /* Scores and d_weights of 16 keys with a tile of queries, to weights and gradients of scores. */
-template <int groups>
+template <int groups, class F>
 __device__ __forceinline__ void transposed_gradient(float (&s)[groups][4], float (&d)[groups][4], float scale, bool biased,
-                                                    const float (&bias)[2], pointer<const float> logarithms,
-                                                    pointer<const float> dots, pointer<const float> factors)
+                                                    F bias_of, pointer<const float> logarithms, pointer<const float> dots,
+                                                    pointer<const float> factors)
 {
     int t = (int)threadIdx.x % 4;
+    if (biased) {
+        float bias[2] = {bias_of(0), bias_of(1)};
+#pragma unroll
+        for (int n = 0; n < groups; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[n][e] = fmaf(s[n][e], scale, bias[e / 2] * factors[8 * n + 2 * t + e % 2]);
+        scale = 1;
+    }
 #pragma unroll
     for (int n = 0; n < groups; n++) {
-        int column = 8 * n + 2 * t;
-        float2 logarithm = load<float2>(logarithms + column), dot = load<float2>(dots + column), factor = {};
-        if (biased) factor = load<float2>(factors + column);
+        float2 logarithm = load<float2>(logarithms + (8 * n + 2 * t)), dot = load<float2>(dots + (8 * n + 2 * t));
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            float rest = -(e % 2 ? logarithm.y : logarithm.x);
-            if (biased) rest = fmaf(bias[e / 2], e % 2 ? factor.y : factor.x, rest);
-            s[n][e] = power_of_2(fmaf(s[n][e], scale, rest));
+            s[n][e] = power_of_2(fmaf(s[n][e], scale, -(e % 2 ? logarithm.y : logarithm.x)));
             d[n][e] = s[n][e] * (d[n][e] - (e % 2 ? dot.y : dot.x));
         }
     }
 }
 
 /* d_K and d_V. */
-template <int precision, int width>
+template <int precision, int width, bool vectors>
 __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width>)
-    backward_keys(problem<element<precision>> p)
+    backward_keys(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
-    constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
+    constexpr int N = tile_rows<precision, width>, STRIP = strip_rows<precision, width>, stride = padded<E, width>;
     SHARED(int, query_steps, MAX_L);
     SHARED(int, key_steps, MAX_L);
     SHARED(int, found, 3);
@@ -512,8 +525,8 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     pointer<E> own_K = memory + warp * WARP_ROWS * stride, own_V = own_K + own_rows * stride;
     pointer<E> tiles = memory + 2 * own_rows * stride;
-    stage_rows<E, width>(memory, K, key_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
-    stage_rows<E, width>(memory + own_rows * stride, V, key_steps + h.first, h.end - h.first, own_rows, p.dh, p.vectors);
+    stage_rows<E, width, vectors>(memory, K, key_steps + h.first, h.end - h.first, own_rows, p.dh);
+    stage_rows<E, width, vectors>(memory + own_rows * stride, V, key_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_pair<E, width, N>(tiles, Q, d_Z, query_steps, h.queries, p);
     copy_async_commit();
     fill_queries(p, h, query_steps, logarithms, dots, factors);
@@ -528,10 +541,8 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
 
     pointer<const int> own_steps = key_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
-    float bias[2], d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-        bias[half] = g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f;
+    auto bias_of = [&](int half) { return g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f; };
+    float d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
     for (int first = 0, turn = 0; first < h.queries; first += N, turn ^= 1) {
         pointer<E> queries = tiles + turn * 2 * N * stride, d_values = queries + N * stride;
         int left = h.queries - first;
@@ -540,17 +551,21 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
         if (left > N)
             stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, query_steps + (first + N), left - N, p);
         copy_async_commit();
-        if (own_count <= 0) continue;
-        float s[N / 8][4] = {}, d[N / 8][4] = {};
-        add_scores<precision, width>(s, own_K, queries);
-        add_scores<precision, width>(d, own_V, d_values);
-        transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias, logarithms + first, dots + first, factors + first);
-        add_values<precision, width>(d_V, s, d_values);
-        add_values<precision, width>(d_K, d, queries);
+        int strips = own_count > 0 ? left : 0;
+#pragma unroll 1
+        for (int at = 0; at < N && at < strips; at += STRIP) {
+            float s[STRIP / 8][4] = {}, d[STRIP / 8][4] = {};
+            int query = first + at;
+            add_scores<precision, width>(s, own_K, queries + at * stride);
+            add_scores<precision, width>(d, own_V, d_values + at * stride);
+            transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias_of, logarithms + query, dots + query, factors + query);
+            add_values<precision, width>(d_V, s, d_values + at * stride);
+            add_values<precision, width>(d_K, d, queries + at * stride);
+        }
     }
     float scale[2] = {h.scale, h.scale}, one[2] = {1, 1};
-    store_rows<E, width>(d_K, scale, pointer<const float>(), rows_of(p.d_K, p.stride, h), own_steps, own_count, p.dh, p.vectors);
-    store_rows<E, width>(d_V, one, pointer<const float>(), rows_of(p.d_V, p.stride, h), own_steps, own_count, p.dh, p.vectors);
+    store_rows<E, width, vectors>(d_K, scale, pointer<const float>(), rows_of(p.d_K, p.stride, h), own_steps, own_count, p.dh);
+    store_rows<E, width, vectors>(d_V, one, pointer<const float>(), rows_of(p.d_V, p.stride, h), own_steps, own_count, p.dh);
 }
 
 /* One warp's sum or maximum, in every lane. */
@@ -567,7 +582,7 @@ __device__ __forceinline__ float warp_max(float x)
 
 /* A warp a query, a lane every 32nd key. */
 template <class E>
-__global__ void softmax_weights(problem<E> p, int64_t rows, pointer<float> weights)
+__global__ void softmax_weights(problem<E, false> p, int64_t rows, pointer<float> weights)
 {
     constexpr int turns = MAX_L / LANES;
     int64_t index = (int64_t)blockIdx.x * (blockDim.x / LANES) + threadIdx.x / LANES;
@@ -602,60 +617,68 @@ __global__ void softmax_weights(problem<E> p, int64_t rows, pointer<float> weigh
         if (i * LANES + lane < p.L) weights[index * p.L + i * LANES + lane] = sum > 0.0f ? s[i] / sum : 0.0f;
 }
 
-static bool on_chunks(const void *p)
+/* Whether all of it lies so that 16 bytes can be moved at once. */
+template <class E>
+static bool takes_vectors(const struct attention *a, const struct attention_gradient *g)
 {
-    return (uintptr_t)p % 16 == 0;
+    const void *matrices[] = {a->Q, a->K, a->V, a->Z, g ? g->d_Z : NULL, g ? g->d_Q : NULL, g ? g->d_K : NULL, g ? g->d_V : NULL};
+    bool all = a->D / a->H % chunk<E> == 0 && a->stride % chunk<E> == 0;
+    for (const void *matrix : matrices) all = all && (uintptr_t)matrix % 16 == 0;
+    return all;
 }
 
-template <class E>
-static problem<E> problem_of(const struct attention *a, const struct attention_gradient *g)
+template <class E, bool vectors>
+static problem<E, vectors> problem_of(const struct attention *a, const struct attention_gradient *g)
 {
-    problem<E> p = {};
+    problem<E, vectors> p = {};
     p.L = a->L, p.D = a->D, p.H = a->H, p.dh = a->D / a->H, p.stride = a->stride;
     p.by_query = a->mask == MASK_QK, p.swallows = a->mask == MASK_K && a->alpha <= ALPHA_SWALLOWS;
     p.scale = (float)(1 / sqrt((double)p.dh)), p.alpha = (float)(a->alpha * LOG2_E);
     p.hidden = a->hidden, p.wanted = a->wanted, p.keys = a->keys;
     p.Q = (const E *)a->Q, p.K = (const E *)a->K, p.V = (const E *)a->V;
     p.Z = (E *)a->Z, p.saved = a->saved;
-    p.vectors = p.dh % chunk<E> == 0 && p.stride % chunk<E> == 0 && on_chunks(a->Q) && on_chunks(a->K) && on_chunks(a->V) &&
-                on_chunks(a->Z);
-    if (!g) return p;
-    p.d_Z = (const E *)g->d_Z, p.d_Q = (E *)g->d_Q, p.d_K = (E *)g->d_K, p.d_V = (E *)g->d_V;
-    p.vectors = p.vectors && on_chunks(g->d_Z) && on_chunks(g->d_Q) && on_chunks(g->d_K) && on_chunks(g->d_V);
+    if (g) p.d_Z = (const E *)g->d_Z, p.d_Q = (E *)g->d_Q, p.d_K = (E *)g->d_K, p.d_V = (E *)g->d_V;
     return p;
 }
 
-/* Calls work with the precision and the least width that holds a head as constants. */
-template <int precision_, int width_>
+/* Calls work with the precision, the least width that holds a head, and whether it takes vectors as constants. */
+template <int precision_, int width_, bool vectors_>
 struct shape {
     static constexpr int precision = precision_, width = width_;
+    static constexpr bool vectors = vectors_;
 };
-template <int precision, class Work>
+template <int precision, bool vectors, class Work>
 static void with_width(int dh, Work work)
 {
     if (dh <= 16)
-        work(shape<precision, 16>());
+        work(shape<precision, 16, vectors>());
     else if (dh <= 32)
-        work(shape<precision, 32>());
+        work(shape<precision, 32, vectors>());
     else if (dh <= 64)
-        work(shape<precision, 64>());
+        work(shape<precision, 64, vectors>());
     else
-        work(shape<precision, 128>());
+        work(shape<precision, 128, vectors>());
+}
+template <int precision, class Work>
+static void with_vectors(const struct attention *a, const struct attention_gradient *g, Work work)
+{
+    takes_vectors<element<precision>>(a, g) ? with_width<precision, true>(a->D / a->H, work)
+                                            : with_width<precision, false>(a->D / a->H, work);
 }
 template <class Work>
-static void with_shape(int precision, int dh, Work work)
+static void with_shape(int precision, const struct attention *a, const struct attention_gradient *g, Work work)
 {
     if (precision == PRECISION_FP32)
-        with_width<PRECISION_FP32>(dh, work);
+        with_vectors<PRECISION_FP32>(a, g, work);
     else if (precision == PRECISION_TF32)
-        with_width<PRECISION_TF32>(dh, work);
+        with_vectors<PRECISION_TF32>(a, g, work);
     else
-        with_width<PRECISION_BF16>(dh, work);
+        with_vectors<PRECISION_BF16>(a, g, work);
 }
 
 /* Runs a kernel that deals a head's rows to warps, 16 each, as evenly as blocks of at most `most` warps allow. */
-template <class E>
-static void run(void (*kernel)(problem<E>), problem<E> p, int B, int most, int own_matrices, int tile, int stride,
+template <class E, bool vectors>
+static void run(void (*kernel)(problem<E, vectors>), problem<E, vectors> p, int B, int most, int own_matrices, int tile, int stride,
                 cudaStream_t stream)
 {
     int groups = (p.L + WARP_ROWS - 1) / WARP_ROWS, blocks = (groups + most - 1) / most, warps = (groups + blocks - 1) / blocks;
@@ -685,11 +708,12 @@ size_t kernel_attention_saved_count(int B, int L, int D, int H)
 
 void kernel_attention_forward(const struct attention *a, const struct launch *launch)
 {
-    with_shape(launch->precision, a->D / a->H, [&](auto shape) {
+    with_shape(launch->precision, a, NULL, [&](auto shape) {
         constexpr int precision = decltype(shape)::precision, width = decltype(shape)::width;
+        constexpr bool vectors = decltype(shape)::vectors;
         typedef element<precision> E;
-        run<E>(attend<precision, width>, problem_of<E>(a, NULL), a->B, most_warps<precision, width>, 1,
-               tile_rows<precision, width>, padded<E, width>, launch->stream);
+        run(attend<precision, width, vectors>, problem_of<E, vectors>(a, NULL), a->B, most_warps<precision, width>, 1,
+            tile_rows<precision, width>, padded<E, width>, launch->stream);
     });
 }
 
@@ -700,15 +724,16 @@ size_t kernel_attention_work_count(const struct attention *a)
 
 void kernel_attention_backward(const struct attention *a, const struct attention_gradient *g, const struct launch *launch)
 {
-    with_shape(launch->precision, a->D / a->H, [&](auto shape) {
+    with_shape(launch->precision, a, g, [&](auto shape) {
         constexpr int precision = decltype(shape)::precision, width = decltype(shape)::width;
+        constexpr bool vectors = decltype(shape)::vectors;
         typedef element<precision> E;
-        problem<E> p = problem_of<E>(a, g);
+        problem<E, vectors> p = problem_of<E, vectors>(a, g);
         p.dots = launch->work;
-        run<E>(backward_queries<precision, width>, p, a->B, most_backward_warps<precision, width>, 2, tile_rows<precision, width>,
-               padded<E, width>, launch->stream);
-        run<E>(backward_keys<precision, width>, p, a->B, most_backward_warps<precision, width>, 2, tile_rows<precision, width>,
-               padded<E, width>, launch->stream);
+        run(backward_queries<precision, width, vectors>, p, a->B, most_backward_warps<precision, width>, 2,
+            tile_rows<precision, width>, padded<E, width>, launch->stream);
+        run(backward_keys<precision, width, vectors>, p, a->B, most_backward_warps<precision, width>, 2,
+            tile_rows<precision, width>, padded<E, width>, launch->stream);
     });
 }
 
@@ -717,7 +742,7 @@ static void weights_of(const struct attention *a, float *weights, cudaStream_t s
 {
     int64_t rows = (int64_t)a->B * a->H * a->L;
     constexpr int warps = 8;
-    LAUNCH(softmax_weights<E>, (unsigned)((rows + warps - 1) / warps), warps * LANES, 0, stream, problem_of<E>(a, NULL), rows,
+    LAUNCH(softmax_weights<E>, (unsigned)((rows + warps - 1) / warps), warps * LANES, 0, stream, problem_of<E, false>(a, NULL), rows,
            weights);
 }
 

@@ -36,25 +36,28 @@ constexpr int padded = width + chunk<E>;
 template <class E>
 struct head_rows {
     pointer<E> first;
-    int64_t stride;
+    int stride;
 };
 
 /* Copies the rows steps[0 .. count) to shared memory and fills up with zeros to `rows` rows of `width` columns. With vectors (all
- * addresses and dh multiples of a chunk) the copies are only started. */
-template <class E, int width>
+ * addresses and dh multiples of a chunk) the copies are only started. A thread keeps to its columns; the block's threads are a
+ * multiple of 32, and so of a row's chunks. */
+template <class E, int width, bool vectors>
 __device__ __forceinline__ void stage_rows(pointer<E> to, const head_rows<const E> &from, pointer<const int> steps, int count,
-                                           int rows, int dh, bool vectors)
+                                           int rows, int dh)
 {
     constexpr int chunks = width / chunk<E>;
-    for (int i = (int)threadIdx.x; i < rows * chunks; i += (int)blockDim.x) {
-        int row = i / chunks, column = i % chunks * chunk<E>;
+    static_assert(32 % chunks == 0, "a warp takes whole rows");
+    int column = (int)threadIdx.x % chunks * chunk<E>, at_once = (int)blockDim.x / chunks;
+    pointer<E> place = to + column;
+    for (int row = (int)threadIdx.x / chunks; row < rows; row += at_once) {
         bool there = row < count && column < dh;
-        pointer<E> place = to + (row * padded<E, width> + column);
         pointer<const E> source = from.first + (there ? steps[row] * from.stride + column : 0);
-        if (vectors)
-            copy_async(place, source, there);
+        if constexpr (vectors)
+            copy_async(place + row * padded<E, width>, source, there);
         else
-            for (int j = 0; j < chunk<E>; j++) place[j] = there && column + j < dh ? source[j] : activation_of<E>(0.0f);
+            for (int j = 0; j < chunk<E>; j++)
+                place[row * padded<E, width> + j] = there && column + j < dh ? source[j] : activation_of<E>(0.0f);
     }
 }
 
@@ -87,10 +90,10 @@ __device__ __forceinline__ void store_pair(pointer<bf16> p, float x, float y)
 }
 
 /* A chunk of a row as floats; at most `count` elements are there, the others become 0. */
-template <class E>
-__device__ __forceinline__ void load_chunk(float (&x)[chunk<E>], pointer<const E> p, int count, bool vectors)
+template <class E, bool vectors>
+__device__ __forceinline__ void load_chunk(float (&x)[chunk<E>], pointer<const E> p, int count)
 {
-    if (vectors) {
+    if constexpr (vectors) {
         uint4 four = load<uint4>(p);
         uint32_t bits[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
@@ -315,9 +318,9 @@ __device__ __forceinline__ float row_max(float x)
 
 /* Writes the warp's 16 rows, row g times factor[0] and row g + 8 times factor[1], plus mean (NULL: none), to rows
  * steps[0 .. count). */
-template <class E, int width>
+template <class E, int width, bool vectors>
 __device__ __forceinline__ void store_rows(const float (&d)[width / 8][4], const float (&factor)[2], pointer<const float> mean,
-                                           const head_rows<E> &to, pointer<const int> steps, int count, int dh, bool vectors)
+                                           const head_rows<E> &to, pointer<const int> steps, int count, int dh)
 {
     int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
 #pragma unroll
@@ -331,7 +334,7 @@ __device__ __forceinline__ void store_rows(const float (&d)[width / 8][4], const
             float x = d[j][2 * half] * factor[half], y = d[j][2 * half + 1] * factor[half];
             if (column >= dh) continue;
             if (mean != nullptr) x += mean[column], y += column + 1 < dh ? mean[column + 1] : 0.0f;
-            if (vectors) {
+            if constexpr (vectors) {
                 store_pair(place + column, x, y);
             } else {
                 place[column] = activation_of<E>(x);

@@ -17,7 +17,7 @@
 #include "launch.h"
 #include "reduce.h"
 
-enum { BLOCK_THREADS = 256, WIDEST_ROW = 8192, PARTS_MOST = 1024 };
+enum { BLOCK_THREADS = 256, WIDEST_ROW = 8192, PARTS_MOST = 768 };
 
 template <class A>
 constexpr int vector_width = 16 / (int)sizeof(A);

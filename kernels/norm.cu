@@ -11,7 +11,7 @@
 namespace
 {
 
-enum { ROWS_A_WARP = 4 }; /* of forward: gain and bias are read once for so many */
+enum { ROWS_A_WARP = 8, LANES = 32 }; /* of forward: gain and bias are read once for so many */
 
 template <class A>
 struct norm_input {
@@ -28,25 +28,62 @@ struct norm_output {
     pointer<const A> d_Y;
     pointer<A> d_a, d_b;
     pointer<float> gain_parts, bias_parts; /* a row of D for each block */
+    pointer<float> a_parts;                /* likewise, or NULL: not wanted */
 };
 
-/* dropout(a) + b of row t, made normal. */
+/* A thread's numbers of a row as they lie in memory. */
 template <class A, int V, int C>
-__device__ __forceinline__ struct normaliser normal_row(const struct norm_input<A> &n, int t, float (&x)[C][V],
-                                                        pointer<sum_of<A>> scratch)
+struct packed_row {
+    packed<A, V> at[C];
+};
+
+/* A thread's numbers of row t of a matrix. */
+template <int V, int C, class A>
+__device__ __forceinline__ void fetch_row(struct packed_row<A, V, C> &row, pointer<const A> matrix, int64_t stride, int t, int D,
+                                          int threads)
+{
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(threads, c);
+        if (column < D) row.at[c] = load<packed<A, V>>(matrix + (t * stride + column));
+    }
+}
+
+template <class A, int V, int C>
+struct packed_inputs {
+    struct packed_row<A, V, C> a, b;
+};
+
+template <class A, int V, int C>
+__device__ __forceinline__ void fetch_inputs(struct packed_inputs<A, V, C> &in, const struct norm_input<A> &n, int t)
+{
+    fetch_row(in.a, n.a, n.a_stride, t, n.D, n.threads);
+    if (n.b) fetch_row(in.b, n.b, n.b_stride, t, n.D, n.threads);
+}
+
+/* dropout(a) + b of row t. */
+template <class A, int V, int C>
+__device__ __forceinline__ void add_inputs(const struct packed_inputs<A, V, C> &in, const struct norm_input<A> &n, int t,
+                                           float (&x)[C][V])
 {
 #pragma unroll
     for (int c = 0; c < C; c++) {
         int column = column_of_row<V>(n.threads, c);
         if (column >= n.D) continue;
-        read_vector<A>(n.a + (t * n.a_stride + column), x[c]);
+#pragma unroll
+        for (int k = 0; k < V; k++) x[c][k] = float_of(in.a.at[c].at[k]);
         drop(n.dropout, t, column, n.D, x[c]);
         if (!n.b) continue;
-        float other[V];
-        read_vector<A>(n.b + (t * n.b_stride + column), other);
 #pragma unroll
-        for (int k = 0; k < V; k++) x[c][k] += other[k];
+        for (int k = 0; k < V; k++) x[c][k] += float_of(in.b.at[c].at[k]);
     }
+}
+
+/* Makes a row normal. */
+template <class A, int V, int C>
+__device__ __forceinline__ struct normaliser make_row_normal(const struct norm_input<A> &n, float (&x)[C][V],
+                                                             pointer<sum_of<A>> scratch)
+{
     struct normaliser s = normaliser_of<A>(x, n.D, n.threads, n.epsilon, scratch);
 #pragma unroll
     for (int c = 0; c < C; c++)
@@ -55,12 +92,18 @@ __device__ __forceinline__ struct normaliser normal_row(const struct norm_input<
     return s;
 }
 
-/* Whether row t, of `end`, is there and wanted. Kernels ask for the next row's flag before they work on a row, so as not to wait for
- * it. */
+/* Which of rows t, t + step, ..., LANES of them but none from `end` on, are wanted: bit i says it of row t + i step. Knowing that
+ * beforehand, kernels ask memory for the next row before they work on one. */
 template <class A>
-__device__ __forceinline__ bool takes_row(const struct norm_input<A> &n, int t, int end)
+__device__ __forceinline__ uint32_t wanted_rows(const struct norm_input<A> &n, int t, int step, int end)
 {
-    return t < end && (!n.wanted || n.wanted[t] != 0);
+    int own = t + (int)threadIdx.x % LANES * step;
+    return __ballot_sync(0xffffffffu, own < end && (!n.wanted || n.wanted[own] != 0));
+}
+
+__device__ __forceinline__ int lowest_bit(uint32_t bits)
+{
+    return __ffs((int)bits) - 1;
 }
 
 template <class A, int V, int C>
@@ -68,7 +111,10 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
 {
     SHARED(sum_of<A>, scratch, 32);
     int slots = (int)blockDim.x / n.threads, rows = ROWS_A_WARP * slots;
-    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
+    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T, own = first + (int)threadIdx.x / n.threads;
+    struct packed_inputs<A, V, C> in;
+    uint32_t left = wanted_rows(n, own, slots, end);
+    if (left) fetch_inputs(in, n, own + lowest_bit(left) * slots);
     float gain[C][V], bias[C][V];
 #pragma unroll
     for (int c = 0; c < C; c++) {
@@ -77,12 +123,13 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
         read_parameters(n.gain + column, gain[c]);
         read_parameters(n.bias + column, bias[c]);
     }
-    int t = first + (int)threadIdx.x / n.threads;
-    for (bool taken = takes_row(n, t, end), next; t < end; t += slots, taken = next) {
+    while (left) {
+        int t = own + lowest_bit(left) * slots;
         float x[C][V] = {};
-        next = takes_row(n, t + slots, end);
-        if (!taken) continue;
-        normal_row(n, t, x, scratch);
+        add_inputs(in, n, t, x);
+        left &= left - 1;
+        if (left) fetch_inputs(in, n, own + lowest_bit(left) * slots);
+        make_row_normal(n, x, scratch);
 #pragma unroll
         for (int c = 0; c < C; c++) {
             int column = column_of_row<V>(n.threads, c);
@@ -94,18 +141,36 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
     }
 }
 
-/* The gradient of one row, into x, which holds the normal row; d is d_Y. */
+/* V numbers of shared memory. */
+template <int V>
+__device__ __forceinline__ void read_shared(pointer<const float> p, float (&x)[V])
+{
+    if constexpr (V == 1) {
+        x[0] = p[0];
+    } else {
+#pragma unroll
+        for (int k = 0; k < V; k += 4) {
+            float4 four = load<float4>(p + k);
+            x[k] = four.x, x[k + 1] = four.y, x[k + 2] = four.z, x[k + 3] = four.w;
+        }
+    }
+}
+
+/* The gradient of one row, into x, which holds the normal row; d is d_Y, gain in shared memory. */
 template <class A, int V, int C>
-__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, const float (&gain)[C][V], float (&d)[C][V], float scale,
+__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, pointer<const float> gain, float (&d)[C][V], float scale,
                                              float (&x)[C][V], pointer<sum_of<A>> scratch)
 {
     sum_of<A> along = {}, sum = {};
 #pragma unroll
     for (int c = 0; c < C; c++) {
-        if (column_of_row<V>(n.threads, c) >= n.D) continue;
+        int column = column_of_row<V>(n.threads, c);
+        if (column >= n.D) continue;
+        float own_gain[V];
+        read_shared(gain + column, own_gain);
 #pragma unroll
         for (int k = 0; k < V; k++) {
-            d[c][k] = __fmul_rn(gain[c][k], d[c][k]);
+            d[c][k] = __fmul_rn(own_gain[k], d[c][k]);
             add_product(along, d[c][k], x[c][k]);
             add(sum, d[c][k]);
         }
@@ -118,49 +183,67 @@ __device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, cons
         for (int k = 0; k < V; k++) x[c][k] = scale * (d[c][k] - sum_mean - x[c][k] * along_mean);
 }
 
+/* Row t of the gradients of a and b. */
 template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
-                                                 : sizeof(A) == 2 ? 4
-                                                                  : 3)
+__device__ __forceinline__ void write_gradients(const struct norm_input<A> &n, const struct norm_output<A> &g, int t, float (&x)[C][V],
+                                                float (&a_sum)[C][V])
+{
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int column = column_of_row<V>(n.threads, c);
+        if (column >= n.D) continue;
+        if (g.d_b) write_vector<A>(g.d_b + (t * n.b_stride + column), x[c]);
+        drop(n.dropout, t, column, n.D, x[c]);
+        write_vector<A>(g.d_a + (t * n.a_stride + column), x[c]);
+#pragma unroll
+        for (int k = 0; k < V; k++) a_sum[c][k] += x[c][k];
+    }
+}
+
+template <class A, int V, int C>
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 1 : 2)
     add_norm_backward(const struct norm_input<A> n, const struct norm_output<A> g, int rows)
 {
     SHARED(sum_of<A>, scratch, 32);
     SHARED(float, gathered, 8 * BLOCK_THREADS);
     int slots = (int)blockDim.x / n.threads;
     int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
-    float gain[C][V] = {}, gain_sum[C][V] = {}, bias_sum[C][V] = {};
+    float gain_sum[C][V] = {}, bias_sum[C][V] = {}, a_sum[C][V] = {};
+    pointer<float> gain = gathered; /* until the sums are gathered */
+    for (int column = (int)threadIdx.x; column < n.D; column += (int)blockDim.x) gain[column] = n.gain[column];
+    __syncthreads();
+    for (int own = first + (int)threadIdx.x / n.threads; own < end; own += LANES * slots) {
+        struct packed_inputs<A, V, C> in;
+        struct packed_row<A, V, C> d_Y;
+        auto fetch = [&](int t) {
+            fetch_inputs(in, n, t);
+            fetch_row(d_Y, g.d_Y, n.D, t, n.D, n.threads);
+        };
+        uint32_t left = wanted_rows(n, own, slots, end);
+        if (left) fetch(own + lowest_bit(left) * slots);
+        while (left) {
+            int t = own + lowest_bit(left) * slots;
+            float x[C][V] = {}, d[C][V] = {};
+            add_inputs(in, n, t, x);
 #pragma unroll
-    for (int c = 0; c < C; c++) {
-        int column = column_of_row<V>(n.threads, c);
-        if (column < n.D) read_parameters(n.gain + column, gain[c]);
-    }
-    int t = first + (int)threadIdx.x / n.threads;
-    for (bool taken = takes_row(n, t, end), next; t < end; t += slots, taken = next) {
-        float x[C][V] = {}, d[C][V] = {};
-        next = takes_row(n, t + slots, end);
-        if (!taken) continue;
+            for (int c = 0; c < C; c++)
 #pragma unroll
-        for (int c = 0; c < C; c++) { /* before the sums over the row, which wait for the other reads */
-            int column = column_of_row<V>(n.threads, c);
-            if (column < n.D) read_vector<A>(g.d_Y + ((int64_t)t * n.D + column), d[c]);
-        }
-        struct normaliser s = normal_row(n, t, x, scratch);
+                for (int k = 0; k < V; k++)
+                    if (column_of_row<V>(n.threads, c) < n.D) d[c][k] = float_of(d_Y.at[c].at[k]);
+            left &= left - 1;
+            if (left) fetch(own + lowest_bit(left) * slots);
+            struct normaliser s = make_row_normal(n, x, scratch);
 #pragma unroll
-        for (int c = 0; c < C; c++)
+            for (int c = 0; c < C; c++)
 #pragma unroll
-            for (int k = 0; k < V; k++) gain_sum[c][k] += d[c][k] * x[c][k], bias_sum[c][k] += d[c][k];
-        row_gradient(n, gain, d, s.scale.high, x, scratch);
-#pragma unroll
-        for (int c = 0; c < C; c++) {
-            int column = column_of_row<V>(n.threads, c);
-            if (column >= n.D) continue;
-            if (g.d_b) write_vector<A>(g.d_b + (t * n.b_stride + column), x[c]);
-            drop(n.dropout, t, column, n.D, x[c]);
-            write_vector<A>(g.d_a + (t * n.a_stride + column), x[c]);
+                for (int k = 0; k < V; k++) gain_sum[c][k] += d[c][k] * x[c][k], bias_sum[c][k] += d[c][k];
+            row_gradient(n, gain, d, s.scale.high, x, scratch);
+            write_gradients(n, g, t, x, a_sum);
         }
     }
     gather_rows(gain_sum, n.D, n.threads, gathered, g.gain_parts + (int64_t)blockIdx.x * n.D);
     gather_rows(bias_sum, n.D, n.threads, gathered, g.bias_parts + (int64_t)blockIdx.x * n.D);
+    if (g.a_parts) gather_rows(a_sum, n.D, n.threads, gathered, g.a_parts + (int64_t)blockIdx.x * n.D);
 }
 
 /* dropout(a) + b of wide row t, made normal, into x. */
@@ -192,7 +275,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, 3) wide_add_norm_forward(const 
 /* The gradient of wide row t, whose normal numbers are in x. */
 template <class A>
 __device__ __forceinline__ void wide_row_gradient(const struct norm_input<A> &n, const struct norm_output<A> &g, int t,
-                                                  float scale, pointer<float> x, pointer<sum_of<A>> scratch)
+                                                  float scale, pointer<float> x, pointer<float> a_sum, pointer<sum_of<A>> scratch)
 {
     pointer<const A> d_Y = g.d_Y + (int64_t)t * n.D;
     sum_of<A> along = {}, sum = {};
@@ -208,6 +291,7 @@ __device__ __forceinline__ void wide_row_gradient(const struct norm_input<A> &n,
         if (g.d_b) g.d_b[t * n.b_stride + column] = activation_of<A>(d_x[0]);
         drop(n.dropout, t, column, n.D, d_x);
         g.d_a[t * n.a_stride + column] = activation_of<A>(d_x[0]);
+        if (a_sum) a_sum[column] += d_x[0];
     });
 }
 
@@ -218,8 +302,12 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     SHARED(sum_of<A>, scratch, 32);
     SHARED(float, x, WIDEST_ROW);
     int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
-    pointer<float> gain_sum = g.gain_parts + (int64_t)blockIdx.x * n.D, bias_sum = g.bias_parts + (int64_t)blockIdx.x * n.D;
-    for_columns(n.D, [&](int column) { gain_sum[column] = 0, bias_sum[column] = 0; });
+    int64_t part = (int64_t)blockIdx.x * n.D;
+    pointer<float> gain_sum = g.gain_parts + part, bias_sum = g.bias_parts + part, a_sum = g.a_parts ? g.a_parts + part : g.a_parts;
+    for_columns(n.D, [&](int column) {
+        gain_sum[column] = 0, bias_sum[column] = 0;
+        if (a_sum) a_sum[column] = 0;
+    });
     for (int t = first; t < end; t++) {
         if (n.wanted && n.wanted[t] == 0) continue;
         struct normaliser s = wide_normal_row(n, t, x, scratch);
@@ -227,7 +315,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
             float d = float_of(g.d_Y[(int64_t)t * n.D + column]);
             gain_sum[column] += d * x[column], bias_sum[column] += d;
         });
-        wide_row_gradient(n, g, t, s.scale.high, x, scratch);
+        wide_row_gradient(n, g, t, s.scale.high, x, a_sum, scratch);
     }
 }
 
@@ -267,17 +355,18 @@ void backward(const struct add_norm *n, const struct add_norm_gradient *g, const
 {
     struct row_share share = share_rows(n->D);
     int rows = rows_of_a_part(n->T), parts = part_count(n->T), threads = share.threads * share.slots;
-    float *gain_parts = launch->work, *bias_parts = gain_parts + (int64_t)parts * n->D;
+    int64_t part = (int64_t)parts * n->D;
+    float *gain_parts = launch->work, *bias_parts = gain_parts + part, *a_parts = g->d_a_sums ? bias_parts + part : NULL;
     struct norm_input<A> input = input_of<A>(n);
     struct norm_output<A> output = {
-        (const A *)g->d_Y, (A *)g->d_a, (A *)g->d_b, gain_parts, bias_parts
+        (const A *)g->d_Y, (A *)g->d_a, (A *)g->d_b, gain_parts, bias_parts, a_parts
     };
     if (share.wide)
         LAUNCH(wide_add_norm_backward<A>, parts, threads, 0, launch->stream, input, output, rows);
     else
         LAUNCH((add_norm_backward<A, V, 8 / V>), parts, threads, 0, launch->stream, input, output, rows);
-    float *const sums[] = {g->d_gain, g->d_bias}; /* bias_parts lie behind gain_parts */
-    kernel_several_part_sums(gain_parts, parts, n->D, sums, 2, launch);
+    float *const sums[] = {g->d_gain, g->d_bias, g->d_a_sums};
+    kernel_several_part_sums(gain_parts, parts, n->D, sums, g->d_a_sums ? 3 : 2, launch);
 }
 
 template <class A>
@@ -299,7 +388,7 @@ extern "C" void kernel_add_norm_forward(const struct add_norm *n, const struct l
 
 extern "C" size_t kernel_add_norm_work_count(const struct add_norm *n)
 {
-    return 2 * (size_t)part_count(n->T) * (size_t)n->D;
+    return 3 * (size_t)part_count(n->T) * (size_t)n->D;
 }
 
 extern "C" void kernel_add_norm_backward(const struct add_norm *n, const struct add_norm_gradient *g, const struct launch *launch)

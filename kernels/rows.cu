@@ -73,18 +73,40 @@ struct result_gradient {
     pointer<A> d_y;
     pointer<const float> wanted, other_wanted;
     pointer<float> parts; /* the sums of each block's rows; NULL: not wanted */
+    pointer<A> x;         /* its rows that are neither x_wanted nor x_or_wanted (NULL: no row is) are cleared; NULL: none */
+    int x_columns;
+    int64_t x_stride;
+    pointer<const float> x_wanted, x_or_wanted;
 };
 
-/* One pass over the gradient. A thread starts the reads of some rows before it works on the first of them. */
+/* Of the block's rows of x. A warp looks at 32 flags at once. */
 template <class A, int V>
-__global__ void __launch_bounds__(BLOCK_THREADS, 3) finish_gradient(const struct result_gradient<A> g, int rows)
+__device__ __forceinline__ void clear_rows(const struct result_gradient<A> &g, int first, int end)
 {
-    constexpr int AT_ONCE = 4;
+    const float zero[V] = {};
+    for (int base = first + (int)threadIdx.x / 32 * 32; base < end; base += BLOCK_THREADS) {
+        int own = base + (int)threadIdx.x % 32;
+        bool clear = own < end && g.x_wanted[own] == 0 && (!g.x_or_wanted || g.x_or_wanted[own] == 0);
+        for (uint32_t left = __ballot_sync(0xffffffffu, clear); left; left &= left - 1) {
+            pointer<A> row = g.x + (base + __ffs((int)left) - 1) * g.x_stride;
+            for (int column = (int)threadIdx.x % 32 * V; column < g.x_columns; column += 32 * V) write_vector<A>(row + column, zero);
+        }
+    }
+}
+
+/* One pass over the gradient. A thread starts the reads of some rows before it works on the first of them; where neither sums nor
+ * tanh ask for numbers, it reads none. */
+template <class A, int V>
+__global__ void __launch_bounds__(BLOCK_THREADS, 4) finish_gradient(const struct result_gradient<A> g, int rows)
+{
+    constexpr int AT_ONCE = 2;
     SHARED(float, gathered, BLOCK_THREADS *V);
     struct column_share s = share_columns<V>(g.columns);
     int first = (int)blockIdx.x * rows, end = first + rows < g.T ? first + rows : g.T;
-    bool curved = s.column < g.tanh_columns;
+    if (g.x && blockIdx.y == 0) clear_rows<A, V>(g, first, end);
+    bool curved = s.column < g.tanh_columns, read = curved || g.parts;
     pointer<const float> wanted = s.column < g.others ? g.wanted : g.other_wanted;
+    if (!read && !wanted) return;
     sum_of<A> sum[V] = {};
     for (int row = s.slot < s.slots ? first + s.slot : end; row < end; row += AT_ONCE * s.slots) {
         bool there[AT_ONCE];
@@ -97,7 +119,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, 3) finish_gradient(const struct
 #pragma unroll
         for (int u = 0; u < AT_ONCE; u++) {
             int64_t at = (int64_t)(row + u * s.slots) * g.stride + s.column;
-            if (there[u]) read_vector<A>(g.d_y + at, d[u]);
+            if (there[u] && read) read_vector<A>(g.d_y + at, d[u]);
             if (there[u] && curved) read_vector<A>(g.y + at, y[u]);
         }
 #pragma unroll
@@ -193,22 +215,31 @@ template <class A>
 bool takes_gradient_vectors(const struct linear *l, const struct linear_gradient *g)
 {
     int inner = l->tanh_columns | (l->out - l->other_columns); /* where columns of another kind begin */
-    return takes_vectors<A>(l->y, l->y_stride, l->out) && takes_vectors<A>(g->d_y, l->y_stride, l->out) && inner % vector_width<A> == 0;
+    return takes_vectors<A>(l->y, l->y_stride, l->out) && takes_vectors<A>(g->d_y, l->y_stride, l->out) &&
+           takes_vectors<A>(l->x, l->x_stride, l->in) && inner % vector_width<A> == 0;
+}
+
+/* The rows of x from which no column of y is wanted. */
+template <class A>
+void set_cleared(struct result_gradient<A> *g, const struct linear *l)
+{
+    bool all_others = l->other_columns == l->out, no_others = l->other_columns == 0;
+    g->x_wanted = all_others ? l->other_wanted : l->wanted;
+    g->x_or_wanted = all_others || no_others ? NULL : l->other_wanted;
+    if (g->x_wanted && (all_others || no_others || l->other_wanted)) g->x = (A *)l->x;
+    g->x_columns = l->in, g->x_stride = l->x_stride;
 }
 
 template <class A, int V>
 void finish_gradient_of(const struct linear *l, const struct linear_gradient *g, const struct launch *launch)
 {
-    struct result_gradient<A> gradient = {(int)l->T,
-                                          l->out,
-                                          l->tanh_columns,
-                                          l->out - l->other_columns,
-                                          l->y_stride,
-                                          (const A *)l->y,
-                                          (A *)g->d_y,
-                                          l->wanted,
-                                          l->other_wanted,
-                                          g->d_bias ? launch->work : NULL};
+    struct result_gradient<A> gradient = {};
+    gradient.T = (int)l->T, gradient.columns = l->out, gradient.tanh_columns = l->tanh_columns;
+    gradient.others = l->out - l->other_columns, gradient.stride = l->y_stride;
+    gradient.y = (const A *)l->y, gradient.d_y = (A *)g->d_y;
+    gradient.wanted = l->wanted, gradient.other_wanted = l->other_wanted;
+    gradient.parts = g->d_bias ? launch->work : NULL;
+    set_cleared(&gradient, l);
     dim3 blocks((unsigned)part_count(l->T), (unsigned)column_blocks(l->out, V));
     LAUNCH((finish_gradient<A, V>), blocks, BLOCK_THREADS, 0, launch->stream, gradient, rows_of_a_part(l->T));
 }

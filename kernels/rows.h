@@ -18,9 +18,10 @@ extern "C" {
  * place. bias NULL: none. */
 void kernel_bias_tanh(void *y, int64_t T, int columns, int64_t stride, const float *bias, int tanh_columns,
                       const struct launch *launch);
-/* What a layer's d_y must go through before the products of its backward, in place: 0 in the rows of a column that nobody wants,
- * whatever they hold; times 1 - y^2 in the first tanh_columns; d_bias (unless NULL) += its sums over the rows. Work memory as
- * kernel_column_sums. */
+/* What has to happen before the products of a layer's backward. To d_y, in place: 0 in the rows of a column that nobody wants,
+ * whatever they hold; times 1 - y^2 in the first tanh_columns; d_bias (unless NULL) += its sums over the rows. And the rows of x
+ * from which no column of y is wanted are cleared: nobody has a use for them, but the sum over rows would meet them. Work memory
+ * as kernel_column_sums. */
 void kernel_finish_gradient(const struct linear *linear, const struct linear_gradient *gradient, const struct launch *launch);
 /* sums[j] += sum over t of x[t][j]; T x columns activations. */
 size_t kernel_column_sums_work_count(int64_t T, int columns);

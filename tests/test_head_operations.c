@@ -647,7 +647,7 @@ static void check_norm_shape(int precision, int T, int D, double epsilon)
     bench.device->operations->add_norm_forward(bench.device, &norm);
     check_result(&bench, "Y of a norm", &Y, &shape, norm_in_double, input);
     bench.device->operations->add_norm_backward(
-        bench.device, &norm, &(struct add_norm_gradient){d_Y.memory, d_a.memory, d_b.memory, d_gain.memory, d_bias.memory});
+        bench.device, &norm, &(struct add_norm_gradient){d_Y.memory, d_a.memory, d_b.memory, d_gain.memory, d_bias.memory, NULL});
     check_gradient(&bench, "d_a of a norm", &d_a, NULL, &shape, norm_in_double, input, 0, &d_Y);
     check_gradient(&bench, "d_b of a norm", &d_b, NULL, &shape, norm_in_double, input, 1, &d_Y);
     check_gradient(&bench, "d_gain of a norm", &d_gain, d_gain.value, &shape, norm_in_double, input, 2, &d_Y);

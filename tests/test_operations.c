@@ -384,7 +384,7 @@ static void check_norm(int precision, int64_t T, int D, bool two, bool wanted, f
                 bias = weights_new(&d, D, 4);
     struct both Y = nans_new(&d, T * D), d_Y = activations_new(&d, T * D, 5), d_a = nans_new(&d, T * as),
                 d_b = nans_new(&d, T * bs);
-    struct both d_gain = weights_new(&d, D, 6), d_bias = weights_new(&d, D, 7);
+    struct both d_gain = weights_new(&d, D, 6), d_bias = weights_new(&d, D, 7), d_a_sums = weights_new(&d, D, 8);
     void *curve[2] = {copy_of(d.cpu, curve_values, sizeof curve_values), copy_of(d.cuda, curve_values, sizeof curve_values)};
     struct dropout dropout = {.rate = rate, .seed = 1, .epoch = 3, .purpose = RANDOM_DROPOUT + 1, .curve = curve[0], .L = 10};
     struct add_norm cpu = {.T = T,
@@ -408,13 +408,15 @@ static void check_norm(int precision, int64_t T, int D, bool two, bool wanted, f
     const float *rows = wanted ? host : NULL;
     check_rows(&d, "Y of a norm", &Y, D, D, rows, false);
     d.cpu->operations->add_norm_backward(
-        d.cpu, &cpu, &(struct add_norm_gradient){d_Y.cpu, d_a.cpu, two ? d_b.cpu : NULL, d_gain.cpu, d_bias.cpu});
+        d.cpu, &cpu, &(struct add_norm_gradient){d_Y.cpu, d_a.cpu, two ? d_b.cpu : NULL, d_gain.cpu, d_bias.cpu, d_a_sums.cpu});
     d.cuda->operations->add_norm_backward(
-        d.cuda, &cuda, &(struct add_norm_gradient){d_Y.cuda, d_a.cuda, two ? d_b.cuda : NULL, d_gain.cuda, d_bias.cuda});
+        d.cuda, &cuda,
+        &(struct add_norm_gradient){d_Y.cuda, d_a.cuda, two ? d_b.cuda : NULL, d_gain.cuda, d_bias.cuda, d_a_sums.cuda});
     check_rows(&d, "d_a of a norm", &d_a, D, as, rows, true);
     if (two) check_rows(&d, "d_b of a norm", &d_b, D, bs, rows, true);
     check_all(&d, "d_gain", &d_gain, true);
     check_all(&d, "d_bias", &d_bias, true);
+    check_all(&d, "the sums of d_a", &d_a_sums, true);
     d.cpu->operations->release(d.cpu, curve[0]);
     d.cuda->operations->release(d.cuda, curve[1]);
     memory_free(host);

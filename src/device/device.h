@@ -132,7 +132,7 @@ struct linear {
 struct linear_gradient {
     void *d_y; /* T x out, stride of y */
     void *d_x; /* T x in, stride of x */
-    float *d_weight, *d_bias;
+    float *d_weight, *d_bias; /* d_bias NULL: not wanted */
 };
 
 /* Z = concat_h(softmax(Q K^T / sqrt(D / H) + alpha mask) V) within each window. Mask K: mask[q,k] = hidden[k]; mask QK:
@@ -176,6 +176,7 @@ struct add_norm_gradient {
     const void *d_Y;        /* T x D, dense */
     void *d_a, *d_b;        /* strides of a and b, overwritten; d_b NULL with b NULL. d_a may be d_Y */
     float *d_gain, *d_bias; /* accumulated into */
+    float *d_a_sums;        /* D, accumulated into: the sums of d_a over its rows, for the bias in a; NULL: not wanted */
 };
 
 /* reconstruction = LayerNorm(X) w + b, and per window the weighted and the plain mean of the squared errors over the probed steps

@@ -231,7 +231,7 @@ static void chunk_backward(const struct layer *layer, int64_t index, const struc
                                                    .a_stride = c.x_stride,
                                                    .b_stride = c.d_y_stride,
                                                    .c_stride = l->out});
-    cpu_add_rows(&layer->cpu->base, c.d_y, c.rows, l->out, c.d_y_stride, w->d_bias);
+    if (layer->g->d_bias) cpu_add_rows(&layer->cpu->base, c.d_y, c.rows, l->out, c.d_y_stride, w->d_bias);
     if (!layer->g->d_x) return;
     bool direct = c.d_x != w->d_x;
     cpu_multiply(layer->cpu, &(struct cpu_product){.transpose_b = true,
@@ -253,7 +253,7 @@ static void chunk_backward(const struct layer *layer, int64_t index, const struc
 static void add_parts(const struct linear *l, const struct linear_gradient *g, const float *scratch, size_t stride, int threads)
 {
 #pragma omp parallel for schedule(static)
-    for (int i = 0; i <= l->in; i++) { /* the last row is the bias's */
+    for (int i = 0; i < l->in + (g->d_bias ? 1 : 0); i++) { /* the last row is the bias's */
         float *sum = i < l->in ? g->d_weight + i * l->weight_stride : g->d_bias;
         for (int thread = 0; thread < threads; thread++) {
             const float *part = scratch + stride * (size_t)thread + (int64_t)i * l->out;
@@ -341,7 +341,7 @@ void cpu_linear_backward(struct device *device, const struct linear *l, const st
                    &(struct linear_gradient){.d_y = activation_at(device, g->d_y, others),
                                              .d_x = g->d_x,
                                              .d_weight = g->d_weight + others,
-                                             .d_bias = g->d_bias + others},
+                                             .d_bias = g->d_bias ? g->d_bias + others : NULL},
                    true);
 }
 

@@ -114,18 +114,21 @@ static void row_gradient(const struct device *device, const struct add_norm *n, 
     for (int j = 0; j < D; j++) row[j] = scale * (d_Y[j] * n->gain[j] - sum_mean - row[j] * along_mean);
 }
 
-/* `row` is 2 D numbers. */
+/* `row` is 2 D numbers; part: d_gain, d_bias, d_a_sums (D each). */
 static void block_gradient(const struct device *device, const struct add_norm *n, const struct add_norm_gradient *g,
                            int64_t block, float *row, float *part)
 {
     int64_t end = (block + 1) * ROWS_PER_BLOCK < n->T ? (block + 1) * ROWS_PER_BLOCK : n->T;
-    memset(part, 0, 2 * (size_t)n->D * sizeof *part);
+    memset(part, 0, 3 * (size_t)n->D * sizeof *part);
     for (int64_t t = block * ROWS_PER_BLOCK; t < end; t++) {
         if (n->wanted && n->wanted[t] == 0) continue;
         row_gradient(device, n, g->d_Y, t, row, row + n->D, part);
         if (g->d_b) keep_floats(device, g->d_b, t * n->b_stride, n->D, row);
         if (n->dropout.rate > 0) cpu_dropout_row(&n->dropout, t, n->D, row);
         keep_floats(device, g->d_a, t * n->a_stride, n->D, row);
+        if (!g->d_a_sums) continue;
+#pragma omp simd
+        for (int j = 0; j < n->D; j++) part[2 * n->D + j] += row[j];
     }
 }
 
@@ -135,11 +138,12 @@ void cpu_add_norm_backward(struct device *device, const struct add_norm *n, cons
     int64_t blocks = (n->T + ROWS_PER_BLOCK - 1) / ROWS_PER_BLOCK;
     size_t stride;
     float *scratch = cpu_scratch(cpu_of(device), 2 * (size_t)D, &stride);
-    float *parts = memory_new((size_t)blocks * 2 * (size_t)D, sizeof *parts, "LayerNorm gradients");
+    float *parts = memory_new((size_t)blocks * 3 * (size_t)D, sizeof *parts, "LayerNorm gradients");
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < blocks; block++)
-        block_gradient(device, n, g, block, scratch + stride * (size_t)omp_get_thread_num(), parts + block * 2 * D);
-    cpu_column_sums(parts, blocks, D, 2 * D, g->d_gain);
-    cpu_column_sums(parts + D, blocks, D, 2 * D, g->d_bias);
+        block_gradient(device, n, g, block, scratch + stride * (size_t)omp_get_thread_num(), parts + block * 3 * D);
+    cpu_column_sums(parts, blocks, D, 3 * D, g->d_gain);
+    cpu_column_sums(parts + D, blocks, D, 3 * D, g->d_bias);
+    if (g->d_a_sums) cpu_column_sums(parts + 2 * D, blocks, D, 3 * D, g->d_a_sums);
     memory_free(parts);
 }

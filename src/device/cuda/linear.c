@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "device/cuda/state.h"
-#include "mask_rows.h"
 #include "rows.h"
 
 void cuda_use_parameters(struct device *device, const float *parameters, int64_t N)
@@ -28,17 +27,6 @@ const void *cuda_operand(const struct cuda_device *cuda, const float *parameter)
     CHECK(cuda->parameters && here >= first && here < first + (size_t)cuda->parameter_count * sizeof(float),
           "a product with a parameter that use_parameters did not get");
     return (const uint16_t *)cuda->rounded.memory + (here - first) / sizeof(float);
-}
-
-/* The rows of x from which no column of y is wanted: nobody has a use for them, but the sum over rows would meet them. */
-static void clear_input(const struct linear *l, const struct launch *launch)
-{
-    bool all_others = l->other_columns == l->out, no_others = l->other_columns == 0;
-    const float *wanted = all_others ? l->other_wanted : l->wanted, *or_wanted = all_others ? l->wanted : l->other_wanted;
-    if (wanted && (all_others || no_others))
-        kernel_mask_rows((void *)l->x, l->T, l->in, l->x_stride, wanted, NULL, launch);
-    else if (wanted && or_wanted)
-        kernel_mask_rows((void *)l->x, l->T, l->in, l->x_stride, wanted, or_wanted, launch);
 }
 
 /* y = x W, and the bias with it where that can be had (at bf16 rounded like the weights). Returns whether it could. */
@@ -111,7 +99,6 @@ void cuda_linear_backward(struct device *device, const struct linear *l, const s
     struct cuda_device *cuda = cuda_of(device);
     if (l->T == 0) return;
     struct launch launch = cuda_begin(cuda, "linear backward", kernel_column_sums_work_count(l->T, l->out));
-    clear_input(l, &launch);
     kernel_finish_gradient(l, g, &launch);
     weight_gradient(cuda, l, g);
     input_gradient(cuda, l, g);
