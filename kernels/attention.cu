@@ -38,7 +38,7 @@ template <int precision, int width>
 constexpr int backward_blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
 template <int precision, int width>
 constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
-/* Backward takes a tile at bf16 in strips of so many rows: what it holds of them then leaves registers for a fourth block. */
+/* A tile at bf16 is taken in strips of so many rows: what is held of them then leaves registers for a fourth block. */
 template <int precision, int width>
 constexpr int strip_rows = precision == PRECISION_BF16 ? 16 : tile_rows<precision, width>;
 
@@ -133,10 +133,12 @@ __device__ __forceinline__ head head_begin(const problem<E, vectors> &p, pointer
 template <class E, bool vectors>
 __device__ __forceinline__ void share_rows(head &h, const problem<E, vectors> &p, int rows)
 {
-    int warps = (int)blockDim.x / LANES, groups = (rows + WARP_ROWS - 1) / WARP_ROWS, takers = (groups + warps - 1) / warps;
-    int block = (int)blockIdx.x % p.blocks, end = block < takers ? (block + 1) * groups / takers * WARP_ROWS : 0;
-    h.first = block < takers ? block * groups / takers * WARP_ROWS : 0;
-    h.end = end < rows ? end : rows;
+    int warps = (int)blockDim.x / LANES, groups = (rows + WARP_ROWS - 1) / WARP_ROWS, takers = 1;
+    while (takers * warps < groups) takers++;
+    int block = (int)blockIdx.x % p.blocks, share = groups / takers, more = groups - share * takers; /* so many take one more */
+    int first = block * share + (block < more ? block : more), end = (first + share + (block < more ? 1 : 0)) * WARP_ROWS;
+    h.first = block < takers ? first * WARP_ROWS : 0;
+    h.end = block >= takers ? 0 : end < rows ? end : rows;
 }
 
 template <class E>
@@ -161,7 +163,7 @@ __device__ __forceinline__ void mean_rows(const head_rows<const float> &K, const
 
 /* Rows steps[0 .. count) of two matrices, N rows in all of each, to shared memory. */
 template <class E, int width, int N, bool vectors>
-__device__ __forceinline__ void stage_pair(pointer<E> to, const head_rows<const E> &one, const head_rows<const E> &other,
+__device__ __forceinline__ void stage_pair(const shared_rows<E> &to, const head_rows<const E> &one, const head_rows<const E> &other,
                                            pointer<const int> steps, int count,
                                            const problem<E, vectors> &p)
 {
@@ -242,7 +244,7 @@ __device__ __forceinline__ void fill_bias(const problem<E, vectors> &p, const he
 
 /* Takes their means from a tile of keys and values, at fp32. */
 template <int precision, int width, int N>
-__device__ __forceinline__ void centre_pair(pointer<element<precision>> tile, pointer<const float> mean, int count, int dh)
+__device__ __forceinline__ void centre_pair(const shared_rows<element<precision>> &tile, pointer<const float> mean, int count, int dh)
 {
     if constexpr (precision == PRECISION_FP32) {
         count = count < N ? count : N;
@@ -255,19 +257,20 @@ template <int precision, int width, bool vectors>
 __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<precision, width>) attend(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
-    constexpr int N = tile_rows<precision, width>, stride = padded<E, width>;
+    constexpr int N = tile_rows<precision, width>, STRIP = strip_rows<precision, width>, stride = padded<E, width>;
     SHARED(int, query_steps, MAX_L);
     SHARED(int, key_steps, MAX_L);
     SHARED(int, found, 3);
     SHARED(float, bias, MAX_L);
     SHARED(float, mean, 2 * MAX_WIDTH);
-    DYNAMIC_SHARED(E, memory);
+    DYNAMIC_SHARED(E, dynamic);
+    shared_rows<E> memory = {dynamic, place_of(dynamic)};
     head h = head_begin(p, query_steps, key_steps, found);
     share_rows(h, p, h.queries);
     if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
-    pointer<E> own = memory + warp * WARP_ROWS * stride, tiles = memory + own_rows * stride;
+    shared_rows<E> own = memory + warp * WARP_ROWS * stride, tiles = memory + own_rows * stride;
     stage_rows<E, width, vectors>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
     copy_async_commit();
@@ -280,19 +283,22 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
     auto factor_of = [&](int half) { return g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f; };
     float highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, z[width / 8][4] = {};
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
-        pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
+        shared_rows<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
         int left = h.keys - first;
         copy_async_wait<0>();
         centre_pair<precision, width, N>(keys, mean, left, p.dh);
         __syncthreads(); /* and nobody works on the tile before any more */
         if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
         copy_async_commit();
-        if (own_count <= 0) continue;
-        float s[N / 8][4] = {};
-        add_scores<precision, width>(s, own, keys);
-        float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + first, factor_of, left);
-        go_on_with_softmax(s, scale, highest, sum, z);
-        add_values<precision, width>(z, s, values);
+        int strips = own_count > 0 ? left : 0;
+#pragma unroll 1
+        for (int at = 0; at < N && at < strips; at += STRIP) {
+            float s[STRIP / 8][4] = {};
+            add_scores<precision, width>(s, own, keys + at * stride);
+            float scale = finish_scores(s, h.scale * (float)LOG2_E, h.biased, bias + (first + at), factor_of, left - at);
+            go_on_with_softmax(s, scale, highest, sum, z);
+            add_values<precision, width>(z, s, values + at * stride);
+        }
     }
     float inverse[2];
 #pragma unroll
@@ -306,27 +312,37 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
     store_rows<E, width, vectors>(z, inverse, mean_value, rows_of(p.Z, p.D, h), own_steps, own_count, p.dh);
 }
 
-/* A lane's share of the row's d_Z (Z - mean), mean NULL: 0; four lanes share the row. d_Z is rounded as it is in dP, from which
- * the dot is going to be taken. */
-template <int precision, bool vectors>
-__device__ __forceinline__ float row_dot(const problem<element<precision>, vectors> &p, const head &h, int step, pointer<const float> mean)
+/* dot[half]: a lane's share of the row's d_Z (Z - mean), mean NULL: 0; four lanes share the row. Of rows 0 and 8 from the lane's
+ * first on, which begins at element at[half]; at < 0: it is not there. All is asked of memory before any is used. d_Z is rounded
+ * as it is in dP, from which the dot is going to be taken. */
+template <int precision, int width, bool vectors>
+__device__ __forceinline__ void row_dots(float (&dot)[2], const problem<element<precision>, vectors> &p, const int64_t (&at)[2],
+                                         pointer<const float> mean)
 {
     typedef element<precision> E;
-    int64_t at = (h.row + step) * p.D + h.column;
-    pointer<const E> d_Z = p.d_Z + at, Z = p.Z + at;
-    float sum = 0;
-    for (int column = (int)threadIdx.x % 4 * chunk<E>; column < p.dh; column += 4 * chunk<E>) {
-        float x[chunk<E>], y[chunk<E>];
-        load_chunk<E, vectors>(x, d_Z + column, p.dh - column);
-        load_chunk<E, vectors>(y, Z + column, p.dh - column);
+    constexpr int turns = width / (4 * chunk<E>) > 0 ? width / (4 * chunk<E>) : 1;
+    float x[2][turns][chunk<E>] = {}, y[2][turns][chunk<E>] = {};
+    int first = (int)threadIdx.x % 4 * chunk<E>;
 #pragma unroll
-        for (int i = 0; i < chunk<E>; i++) {
-            if (precision == PRECISION_TF32) x[i] = __uint_as_float(tf32_of(x[i]));
-            if (mean != nullptr && column + i < p.dh) y[i] -= mean[column + i];
-            sum = fmaf(x[i], y[i], sum);
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+        for (int i = 0; i < turns; i++) {
+            int column = first + i * 4 * chunk<E>;
+            if (at[half] < 0 || column >= p.dh) continue;
+            load_chunk<E, vectors>(x[half][i], p.d_Z + (at[half] + column), p.dh - column);
+            load_chunk<E, vectors>(y[half][i], p.Z + (at[half] + column), p.dh - column);
         }
-    }
-    return sum;
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+        for (int i = 0; i < turns; i++)
+#pragma unroll
+            for (int k = 0; k < chunk<E>; k++) {
+                int column = first + i * 4 * chunk<E> + k;
+                if (precision == PRECISION_TF32) x[half][i][k] = __uint_as_float(tf32_of(x[half][i][k]));
+                if (mean != nullptr && column < p.dh) y[half][i][k] -= mean[column];
+                dot[half] = fmaf(x[half][i][k], y[half][i][k], dot[half]);
+            }
 }
 
 /* The sum of a row's gradients of scores, which should be zero, and what takes it back. Sums are of the numbers that the products
@@ -335,7 +351,7 @@ template <int precision, int width>
 struct row_balance {
     template <int groups>
     __device__ __forceinline__ void add(float (&d_Q)[width / 8][4], const float (&)[groups][4], const float (&gradient)[groups][4],
-                                        pointer<const element<precision>> tile)
+                                        const shared_rows<element<precision>> &tile)
     {
         add_values<precision, width>(d_Q, gradient, tile);
     }
@@ -348,7 +364,7 @@ struct row_balance<PRECISION_BF16, width> {
     /* weight and gradient of a tile of scores, rounded; both meet the tile */
     template <int groups>
     __device__ __forceinline__ void add(float (&d_Q)[width / 8][4], const float (&weight)[groups][4],
-                                        const float (&gradient)[groups][4], pointer<const bf16> tile)
+                                        const float (&gradient)[groups][4], const shared_rows<bf16> &tile)
     {
         uint32_t w[groups][2], g[groups][2];
         round_scores(weight, w);
@@ -403,15 +419,16 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     SHARED(int, found, 3);
     SHARED(float, bias, MAX_L);
     SHARED(float, mean, 2 * MAX_WIDTH);
-    DYNAMIC_SHARED(E, memory);
+    DYNAMIC_SHARED(E, dynamic);
+    shared_rows<E> memory = {dynamic, place_of(dynamic)};
     head h = head_begin(p, query_steps, key_steps, found);
     share_rows(h, p, h.queries);
     if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), d_Z = rows_of(p.d_Z, p.D, h);
     head_rows<const E> K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
-    pointer<E> own_Q = memory + warp * WARP_ROWS * stride, own_d_Z = own_Q + own_rows * stride;
-    pointer<E> tiles = memory + 2 * own_rows * stride;
+    shared_rows<E> own_Q = memory + warp * WARP_ROWS * stride, own_d_Z = own_Q + own_rows * stride;
+    shared_rows<E> tiles = memory + 2 * own_rows * stride;
     stage_rows<E, width, vectors>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_rows<E, width, vectors>(memory + own_rows * stride, d_Z, query_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
@@ -424,19 +441,20 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     auto factor_of = [&](int half) { return g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f; };
     float logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
+    int64_t at[2] = {-1, -1};
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        bool there = g + 8 * half < own_count;
-        int step = there ? own_steps[g + 8 * half] : 0;
-        if (there) {
-            logarithm[half] = p.saved[(int64_t)h.index * p.L + step];
-            dot[half] = row_dot<precision>(p, h, step, precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>());
-        }
-        dot[half] = row_sum(dot[half]);
+        if (g + 8 * half >= own_count) continue;
+        int step = own_steps[g + 8 * half];
+        logarithm[half] = p.saved[(int64_t)h.index * p.L + step];
+        at[half] = (h.row + step) * p.D + h.column;
     }
+    row_dots<precision, width>(dot, p, at, precision == PRECISION_FP32 ? mean + MAX_WIDTH : pointer<float>());
+#pragma unroll
+    for (int half = 0; half < 2; half++) dot[half] = row_sum(dot[half]);
     row_balance<precision, width> balance;
     for (int first = 0, turn = 0; first < h.keys; first += N, turn ^= 1) {
-        pointer<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
+        shared_rows<E> keys = tiles + turn * 2 * N * stride, values = keys + N * stride;
         int left = h.keys - first;
         copy_async_wait<0>();
         centre_pair<precision, width, N>(keys, mean, left, p.dh);
@@ -516,15 +534,16 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     SHARED(float, dots, MAX_L);
     SHARED(float, factors, MAX_L);
     SHARED(float, mean, 2 * MAX_WIDTH);
-    DYNAMIC_SHARED(E, memory);
+    DYNAMIC_SHARED(E, dynamic);
+    shared_rows<E> memory = {dynamic, place_of(dynamic)};
     head h = head_begin(p, query_steps, key_steps, found);
     share_rows(h, p, h.keys);
     if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), d_Z = rows_of(p.d_Z, p.D, h);
     head_rows<const E> K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
-    pointer<E> own_K = memory + warp * WARP_ROWS * stride, own_V = own_K + own_rows * stride;
-    pointer<E> tiles = memory + 2 * own_rows * stride;
+    shared_rows<E> own_K = memory + warp * WARP_ROWS * stride, own_V = own_K + own_rows * stride;
+    shared_rows<E> tiles = memory + 2 * own_rows * stride;
     stage_rows<E, width, vectors>(memory, K, key_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_rows<E, width, vectors>(memory + own_rows * stride, V, key_steps + h.first, h.end - h.first, own_rows, p.dh);
     stage_pair<E, width, N>(tiles, Q, d_Z, query_steps, h.queries, p);
@@ -544,7 +563,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     auto bias_of = [&](int half) { return g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f; };
     float d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
     for (int first = 0, turn = 0; first < h.queries; first += N, turn ^= 1) {
-        pointer<E> queries = tiles + turn * 2 * N * stride, d_values = queries + N * stride;
+        shared_rows<E> queries = tiles + turn * 2 * N * stride, d_values = queries + N * stride;
         int left = h.queries - first;
         copy_async_wait<0>();
         __syncthreads();

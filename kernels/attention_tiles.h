@@ -39,36 +39,44 @@ struct head_rows {
     int stride;
 };
 
+/* Rows in shared memory, by pointer and by 32-bit address. */
+template <class E>
+struct shared_rows {
+    pointer<E> at;
+    shared_place<E> place;
+    __device__ __forceinline__ shared_rows operator+(int n) const { return {at + n, place + n}; }
+};
+
 /* Copies the rows steps[0 .. count) to shared memory and fills up with zeros to `rows` rows of `width` columns. With vectors (all
  * addresses and dh multiples of a chunk) the copies are only started. A thread keeps to its columns; the block's threads are a
  * multiple of 32, and so of a row's chunks. */
 template <class E, int width, bool vectors>
-__device__ __forceinline__ void stage_rows(pointer<E> to, const head_rows<const E> &from, pointer<const int> steps, int count,
+__device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_rows<const E> &from, pointer<const int> steps, int count,
                                            int rows, int dh)
 {
     constexpr int chunks = width / chunk<E>;
     static_assert(32 % chunks == 0, "a warp takes whole rows");
     int column = (int)threadIdx.x % chunks * chunk<E>, at_once = (int)blockDim.x / chunks;
-    pointer<E> place = to + column;
     for (int row = (int)threadIdx.x / chunks; row < rows; row += at_once) {
         bool there = row < count && column < dh;
+        int place = row * padded<E, width> + column;
         pointer<const E> source = from.first + (there ? steps[row] * from.stride + column : 0);
         if constexpr (vectors)
-            copy_async(place + row * padded<E, width>, source, there);
+            copy_async(to.place + place, source, there);
         else
             for (int j = 0; j < chunk<E>; j++)
-                place[row * padded<E, width> + j] = there && column + j < dh ? source[j] : activation_of<E>(0.0f);
+                to.at[place + j] = there && column + j < dh ? source[j] : activation_of<E>(0.0f);
     }
 }
 
 /* Takes the mean from rows that stage_rows has brought; every thread works on what it copied itself. */
 template <int width>
-__device__ __forceinline__ void centre_rows(pointer<float> rows, pointer<const float> mean, int count, int dh)
+__device__ __forceinline__ void centre_rows(const shared_rows<float> &rows, pointer<const float> mean, int count, int dh)
 {
     constexpr int chunks = width / chunk<float>;
     for (int i = (int)threadIdx.x; i < count * chunks; i += (int)blockDim.x) {
         int column = i % chunks * chunk<float>;
-        pointer<float> place = rows + (i / chunks * padded<float, width> + column);
+        pointer<float> place = rows.at + (i / chunks * padded<float, width> + column);
         for (int j = 0; j < chunk<float> && column + j < dh; j++) place[j] = place[j] - mean[column + j];
     }
 }
@@ -120,7 +128,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], 
         multiply_tf32(d, a, b);
 }
 template <int precision>
-__device__ __forceinline__ void load_operand(uint32_t (&r)[4], pointer<const element<precision>> row)
+__device__ __forceinline__ void load_operand(uint32_t (&r)[4], shared_place<element<precision>> row)
 {
     load_matrices(r, row);
     if constexpr (precision == PRECISION_TF32) {
@@ -180,18 +188,18 @@ __device__ __forceinline__ void add_values_plain(float (&d)[width / 8][4], const
 
 /* d += own tile^T: 16 rows of shared memory with 8 * groups rows of shared memory. */
 template <int precision, int width, int groups>
-__device__ __forceinline__ void add_scores(float (&d)[groups][4], pointer<const element<precision>> own,
-                                           pointer<const element<precision>> tile)
+__device__ __forceinline__ void add_scores(float (&d)[groups][4], const shared_rows<element<precision>> &own,
+                                           const shared_rows<element<precision>> &tile)
 {
     typedef element<precision> E;
     static_assert(groups % 2 == 0, "keys come in pairs of groups");
     if constexpr (precision == PRECISION_FP32) {
-        add_scores_plain<width>(d, own, tile);
+        add_scores_plain<width>(d, own.at, tile.at);
     } else {
         constexpr int stride = padded<E, width>;
         int lane = (int)threadIdx.x % 32;
-        pointer<const E> own_row = own + (lane % 16 * stride + lane / 16 * chunk<E>);
-        pointer<const E> tile_row = tile + ((lane % 8 + lane / 16 * 8) * stride + lane / 8 % 2 * chunk<E>);
+        shared_place<E> own_row = own.place + (lane % 16 * stride + lane / 16 * chunk<E>);
+        shared_place<E> tile_row = tile.place + ((lane % 8 + lane / 16 * 8) * stride + lane / 8 % 2 * chunk<E>);
 #pragma unroll
         for (int k = 0; k < width; k += 2 * chunk<E>) {
             uint32_t a[4], b[4];
@@ -229,11 +237,11 @@ __device__ __forceinline__ float high_of(uint32_t pair)
 template <int width, int groups>
 __device__ __forceinline__ void add_rounded_values(float (&d)[width / 8][4], const uint32_t (&scores)[groups][2],
                                                    float (&other_d)[width / 8][4], const uint32_t (&other_scores)[groups][2],
-                                                   pointer<const bf16> tile)
+                                                   const shared_rows<bf16> &tile)
 {
     constexpr int stride = padded<bf16, width>;
     int lane = (int)threadIdx.x % 32;
-    pointer<const bf16> tile_row = tile + (lane % 16 * stride + lane / 16 * 8);
+    shared_place<bf16> tile_row = tile.place + (lane % 16 * stride + lane / 16 * 8);
 #pragma unroll
     for (int n = 0; n < groups; n += 2) {
         uint32_t a[4] = {scores[n][0], scores[n][1], scores[n + 1][0], scores[n + 1][1]};
@@ -253,11 +261,11 @@ __device__ __forceinline__ void add_rounded_values(float (&d)[width / 8][4], con
 /* d += scores tile in bf16. */
 template <int width, int groups>
 __device__ __forceinline__ void add_values_bf16(float (&d)[width / 8][4], const float (&scores)[groups][4],
-                                                pointer<const bf16> tile)
+                                                const shared_rows<bf16> &tile)
 {
     constexpr int stride = padded<bf16, width>;
     int lane = (int)threadIdx.x % 32;
-    pointer<const bf16> tile_row = tile + (lane % 16 * stride + lane / 16 * 8);
+    shared_place<bf16> tile_row = tile.place + (lane % 16 * stride + lane / 16 * 8);
 #pragma unroll
     for (int n = 0; n < groups; n += 2) {
         uint32_t a[4] = {bits_of_pair(scores[n][0], scores[n][1]), bits_of_pair(scores[n][2], scores[n][3]),
@@ -294,12 +302,12 @@ __device__ __forceinline__ void add_values_tf32(float (&d)[width / 8][4], const 
 /* d += scores tile: 16 x (8 groups) scores in registers with 8 * groups rows of shared memory. */
 template <int precision, int width, int groups>
 __device__ __forceinline__ void add_values(float (&d)[width / 8][4], const float (&scores)[groups][4],
-                                           pointer<const element<precision>> tile)
+                                           const shared_rows<element<precision>> &tile)
 {
     if constexpr (precision == PRECISION_FP32)
-        add_values_plain<width>(d, scores, tile);
+        add_values_plain<width>(d, scores, tile.at);
     else if constexpr (precision == PRECISION_TF32)
-        add_values_tf32<width>(d, scores, tile);
+        add_values_tf32<width>(d, scores, tile.at);
     else
         add_values_bf16<width>(d, scores, tile);
 }

@@ -51,6 +51,30 @@ __device__ __forceinline__ void write_vector(pointer<A> p, const float (&x)[V])
     store(p, all);
 }
 
+/* V neighbouring elements as they lie in memory: what has been asked of memory and is not worked on yet. For V = 1 the number. */
+template <class A, int V>
+struct fetched {
+    static_assert(V == 1 || V == vector_width<A>, "16 bytes or one element");
+    uint32_t word[V == 1 ? 1 : 4];
+
+    __device__ __forceinline__ void fetch(pointer<const A> p)
+    {
+        if constexpr (V == 1) {
+            word[0] = __float_as_uint(float_of(p[0]));
+        } else {
+            uint4 four = load<uint4>(p);
+            word[0] = four.x, word[1] = four.y, word[2] = four.z, word[3] = four.w;
+        }
+    }
+    __device__ __forceinline__ float number(int k) const
+    {
+        if constexpr (V == 1 || sizeof(A) == sizeof(float))
+            return __uint_as_float(word[k]);
+        else
+            return __uint_as_float(k % 2 ? word[k / 2] & 0xffff0000u : word[k / 2] << 16);
+    }
+};
+
 /* Parameters stand at any offset of their buffer, so they are read one by one. */
 template <int V>
 __device__ __forceinline__ void read_parameters(pointer<const float> p, float (&x)[V])
@@ -121,17 +145,14 @@ __device__ __forceinline__ S row_sum(S x, int threads, pointer<S> scratch)
     return threads == 32 ? warp_sum(x) : block_sum(x, scratch);
 }
 
-/* A row's LayerNorm: (x - mean) scale. Both carry more than a float's digits, because what follows adds their errors up over the
- * row instead of averaging them away. */
+/* A row's LayerNorm: (x - mean) scale. Over float32 both carry more than a float's digits, because what follows adds their errors up
+ * over the row instead of averaging them away. */
+template <class A>
 struct normaliser {
-    pair mean, scale;
-};
+    sum_of<A> mean, scale;
 
-__device__ __forceinline__ float normal_of(float x, const struct normaliser &n)
-{
-    float off = (x - n.mean.high) - n.mean.low;
-    return off * n.scale.high + off * n.scale.low;
-}
+    __device__ __forceinline__ float normal(float x) const { return times(less(x, mean), scale); }
+};
 
 /* A norm's epsilon; 0: the encoder's. */
 __host__ __device__ __forceinline__ pair epsilon_of(double epsilon)
@@ -141,7 +162,7 @@ __host__ __device__ __forceinline__ pair epsilon_of(double epsilon)
 }
 
 template <class A, int V, int C>
-__device__ __forceinline__ struct normaliser normaliser_of(const float (&x)[C][V], int D, int threads, pair epsilon,
+__device__ __forceinline__ normaliser<A> normaliser_of(const float (&x)[C][V], int D, int threads, pair epsilon,
                                                            pointer<sum_of<A>> scratch)
 {
     sum_of<A> sum = {}, squares = {};
@@ -150,17 +171,17 @@ __device__ __forceinline__ struct normaliser normaliser_of(const float (&x)[C][V
         if (column_of_row<V>(threads, c) < D)
 #pragma unroll
             for (int k = 0; k < V; k++) add(sum, x[c][k]);
-    struct normaliser n;
+    normaliser<A> n;
     n.mean = mean_of(row_sum(sum, threads, scratch), D);
 #pragma unroll
     for (int c = 0; c < C; c++)
         if (column_of_row<V>(threads, c) < D)
 #pragma unroll
             for (int k = 0; k < V; k++) {
-                float off = (x[c][k] - n.mean.high) - n.mean.low;
+                float off = less(x[c][k], n.mean);
                 add_product(squares, off, off);
             }
-    pair variance = mean_of(row_sum(squares, threads, scratch), D);
+    sum_of<A> variance = mean_of(row_sum(squares, threads, scratch), D);
     add(variance, epsilon);
     n.scale = inverse_root(variance);
     return n;
@@ -176,20 +197,20 @@ __device__ __forceinline__ void for_columns(int D, F act)
 
 /* Makes a wide row normal, in its place. */
 template <class A>
-__device__ __forceinline__ struct normaliser make_normal(pointer<float> x, int D, pair epsilon, pointer<sum_of<A>> scratch)
+__device__ __forceinline__ normaliser<A> make_normal(pointer<float> x, int D, pair epsilon, pointer<sum_of<A>> scratch)
 {
     sum_of<A> sum = {}, squares = {};
-    struct normaliser n;
+    normaliser<A> n;
     for_columns(D, [&](int column) { add(sum, (float)x[column]); });
     n.mean = mean_of(block_sum(sum, scratch), D);
     for_columns(D, [&](int column) {
-        float off = (x[column] - n.mean.high) - n.mean.low;
+        float off = less(x[column], n.mean);
         add_product(squares, off, off);
     });
-    pair variance = mean_of(block_sum(squares, scratch), D);
+    sum_of<A> variance = mean_of(block_sum(squares, scratch), D);
     add(variance, epsilon);
     n.scale = inverse_root(variance);
-    for_columns(D, [&](int column) { x[column] = normal_of(x[column], n); });
+    for_columns(D, [&](int column) { x[column] = n.normal(x[column]); });
     return n;
 }
 

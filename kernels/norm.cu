@@ -31,31 +31,24 @@ struct norm_output {
     pointer<float> a_parts;                /* likewise, or NULL: not wanted */
 };
 
-/* A thread's numbers of a row as they lie in memory. */
-template <class A, int V, int C>
-struct packed_row {
-    packed<A, V> at[C];
-};
-
 /* A thread's numbers of row t of a matrix. */
 template <int V, int C, class A>
-__device__ __forceinline__ void fetch_row(struct packed_row<A, V, C> &row, pointer<const A> matrix, int64_t stride, int t, int D,
-                                          int threads)
+__device__ __forceinline__ void fetch_row(fetched<A, V> (&row)[C], pointer<const A> matrix, int64_t stride, int t, int D, int threads)
 {
 #pragma unroll
     for (int c = 0; c < C; c++) {
         int column = column_of_row<V>(threads, c);
-        if (column < D) row.at[c] = load<packed<A, V>>(matrix + (t * stride + column));
+        if (column < D) row[c].fetch(matrix + (t * stride + column));
     }
 }
 
 template <class A, int V, int C>
-struct packed_inputs {
-    struct packed_row<A, V, C> a, b;
+struct fetched_inputs {
+    fetched<A, V> a[C], b[C];
 };
 
 template <class A, int V, int C>
-__device__ __forceinline__ void fetch_inputs(struct packed_inputs<A, V, C> &in, const struct norm_input<A> &n, int t)
+__device__ __forceinline__ void fetch_inputs(struct fetched_inputs<A, V, C> &in, const struct norm_input<A> &n, int t)
 {
     fetch_row(in.a, n.a, n.a_stride, t, n.D, n.threads);
     if (n.b) fetch_row(in.b, n.b, n.b_stride, t, n.D, n.threads);
@@ -63,7 +56,7 @@ __device__ __forceinline__ void fetch_inputs(struct packed_inputs<A, V, C> &in, 
 
 /* dropout(a) + b of row t. */
 template <class A, int V, int C>
-__device__ __forceinline__ void add_inputs(const struct packed_inputs<A, V, C> &in, const struct norm_input<A> &n, int t,
+__device__ __forceinline__ void add_inputs(const struct fetched_inputs<A, V, C> &in, const struct norm_input<A> &n, int t,
                                            float (&x)[C][V])
 {
 #pragma unroll
@@ -71,24 +64,24 @@ __device__ __forceinline__ void add_inputs(const struct packed_inputs<A, V, C> &
         int column = column_of_row<V>(n.threads, c);
         if (column >= n.D) continue;
 #pragma unroll
-        for (int k = 0; k < V; k++) x[c][k] = float_of(in.a.at[c].at[k]);
+        for (int k = 0; k < V; k++) x[c][k] = in.a[c].number(k);
         drop(n.dropout, t, column, n.D, x[c]);
         if (!n.b) continue;
 #pragma unroll
-        for (int k = 0; k < V; k++) x[c][k] += float_of(in.b.at[c].at[k]);
+        for (int k = 0; k < V; k++) x[c][k] += in.b[c].number(k);
     }
 }
 
 /* Makes a row normal. */
 template <class A, int V, int C>
-__device__ __forceinline__ struct normaliser make_row_normal(const struct norm_input<A> &n, float (&x)[C][V],
+__device__ __forceinline__ normaliser<A> make_row_normal(const struct norm_input<A> &n, float (&x)[C][V],
                                                              pointer<sum_of<A>> scratch)
 {
-    struct normaliser s = normaliser_of<A>(x, n.D, n.threads, n.epsilon, scratch);
+    normaliser<A> s = normaliser_of<A>(x, n.D, n.threads, n.epsilon, scratch);
 #pragma unroll
     for (int c = 0; c < C; c++)
 #pragma unroll
-        for (int k = 0; k < V; k++) x[c][k] = normal_of(x[c][k], s);
+        for (int k = 0; k < V; k++) x[c][k] = s.normal(x[c][k]);
     return s;
 }
 
@@ -112,7 +105,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
     SHARED(sum_of<A>, scratch, 32);
     int slots = (int)blockDim.x / n.threads, rows = ROWS_A_WARP * slots;
     int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T, own = first + (int)threadIdx.x / n.threads;
-    struct packed_inputs<A, V, C> in;
+    struct fetched_inputs<A, V, C> in;
     uint32_t left = wanted_rows(n, own, slots, end);
     if (left) fetch_inputs(in, n, own + lowest_bit(left) * slots);
     float gain[C][V], bias[C][V];
@@ -201,7 +194,9 @@ __device__ __forceinline__ void write_gradients(const struct norm_input<A> &n, c
 }
 
 template <class A, int V, int C>
-__global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 1 : 2)
+__global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
+                                                 : sizeof(A) == 2 ? 3
+                                                                  : 2)
     add_norm_backward(const struct norm_input<A> n, const struct norm_output<A> g, int rows)
 {
     SHARED(sum_of<A>, scratch, 32);
@@ -213,8 +208,8 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 1 : 2)
     for (int column = (int)threadIdx.x; column < n.D; column += (int)blockDim.x) gain[column] = n.gain[column];
     __syncthreads();
     for (int own = first + (int)threadIdx.x / n.threads; own < end; own += LANES * slots) {
-        struct packed_inputs<A, V, C> in;
-        struct packed_row<A, V, C> d_Y;
+        struct fetched_inputs<A, V, C> in;
+        fetched<A, V> d_Y[C];
         auto fetch = [&](int t) {
             fetch_inputs(in, n, t);
             fetch_row(d_Y, g.d_Y, n.D, t, n.D, n.threads);
@@ -229,15 +224,15 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 1 : 2)
             for (int c = 0; c < C; c++)
 #pragma unroll
                 for (int k = 0; k < V; k++)
-                    if (column_of_row<V>(n.threads, c) < n.D) d[c][k] = float_of(d_Y.at[c].at[k]);
+                    if (column_of_row<V>(n.threads, c) < n.D) d[c][k] = d_Y[c].number(k);
             left &= left - 1;
             if (left) fetch(own + lowest_bit(left) * slots);
-            struct normaliser s = make_row_normal(n, x, scratch);
+            normaliser<A> s = make_row_normal(n, x, scratch);
 #pragma unroll
             for (int c = 0; c < C; c++)
 #pragma unroll
                 for (int k = 0; k < V; k++) gain_sum[c][k] += d[c][k] * x[c][k], bias_sum[c][k] += d[c][k];
-            row_gradient(n, gain, d, s.scale.high, x, scratch);
+            row_gradient(n, gain, d, value_of(s.scale), x, scratch);
             write_gradients(n, g, t, x, a_sum);
         }
     }
@@ -248,7 +243,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 1 : 2)
 
 /* dropout(a) + b of wide row t, made normal, into x. */
 template <class A>
-__device__ __forceinline__ struct normaliser wide_normal_row(const struct norm_input<A> &n, int t, pointer<float> x,
+__device__ __forceinline__ normaliser<A> wide_normal_row(const struct norm_input<A> &n, int t, pointer<float> x,
                                                              pointer<sum_of<A>> scratch)
 {
     for_columns(n.D, [&](int column) {
@@ -310,12 +305,12 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     });
     for (int t = first; t < end; t++) {
         if (n.wanted && n.wanted[t] == 0) continue;
-        struct normaliser s = wide_normal_row(n, t, x, scratch);
+        normaliser<A> s = wide_normal_row(n, t, x, scratch);
         for_columns(n.D, [&](int column) {
             float d = float_of(g.d_Y[(int64_t)t * n.D + column]);
             gain_sum[column] += d * x[column], bias_sum[column] += d;
         });
-        wide_row_gradient(n, g, t, s.scale.high, x, a_sum, scratch);
+        wide_row_gradient(n, g, t, value_of(s.scale), x, a_sum, scratch);
     }
 }
 

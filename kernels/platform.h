@@ -43,38 +43,49 @@ template <class V, class T> __device__ __forceinline__ void store(T *p, V value)
 /* The same memory as elements of another type. */
 template <class V, class T> __device__ __forceinline__ V *view(T *p) { return reinterpret_cast<V *>(p); }
 
-/* 32-bit address within the block's shared memory. */
-__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+/* Elements of shared memory by their 32-bit address, as the instructions below want it; + as with a pointer. */
+template <class T> struct shared_place {
+    uint32_t address;
+    __device__ __forceinline__ shared_place operator+(int n) const { return {address + (uint32_t)n * (uint32_t)sizeof(T)}; }
+};
+/* The compiler must take the address for a number that it cannot know: else it makes it anew wherever it is used, out of the
+ * block's place in the cluster, which was a tenth of attention's instructions on sm_90. */
+template <class T> __device__ __forceinline__ shared_place<T> place_of(T *p)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
+    asm volatile("" : "+r"(address));
+    return {address};
+}
 
 /* Four 8 x 8 matrices of 16-bit elements (x 2: two) from shared memory into a warp's registers: lane l names row l % 8 of matrix
  * l / 8, 16 bytes on a 16-byte boundary. Register i holds of matrix i, in lane l, the elements 2 (l % 4), 2 (l % 4) + 1 of row
  * l / 4; with _transposed of column l / 4. The whole warp takes part. */
-__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const void *row)
+template <class T> __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], shared_place<T> row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
+                 : "r"(row.address)
                  : "memory");
 }
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], const void *row)
+template <class T> __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], shared_place<T> row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
+                 : "r"(row.address)
                  : "memory");
 }
-__device__ __forceinline__ void load_matrices(uint32_t (&r)[2], const void *row)
+template <class T> __device__ __forceinline__ void load_matrices(uint32_t (&r)[2], shared_place<T> row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
+                 : "r"(row.address)
                  : "memory");
 }
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[2], const void *row)
+template <class T> __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[2], shared_place<T> row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
+                 : "r"(row.address)
                  : "memory");
 }
 
@@ -114,9 +125,9 @@ __device__ __forceinline__ float power_of_2(float x)
 }
 
 /* Starts a copy of 16 bytes from device to shared memory, both on 16-byte boundaries; not `there`: zeros, and nothing is read. */
-__device__ __forceinline__ void copy_async(void *shared, const void *memory, bool there)
+template <class T> __device__ __forceinline__ void copy_async(shared_place<T> shared, const void *memory, bool there)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(memory), "r"(there ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared.address), "l"(memory), "r"(there ? 16 : 0)
                  : "memory");
 }
 /* Closes a group of copies; waits until at most `groups` of the thread's groups are under way. A barrier must follow before other

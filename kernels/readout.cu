@@ -30,7 +30,7 @@ struct window_error {
 };
 
 template <class A, int V, int C>
-__device__ __forceinline__ struct normaliser normal_row(const struct readout_input<A> &r, int64_t row, float (&x)[C][V],
+__device__ __forceinline__ normaliser<A> normal_row(const struct readout_input<A> &r, int64_t row, float (&x)[C][V],
                                                         pointer<sum_of<A>> scratch)
 {
 #pragma unroll
@@ -38,11 +38,11 @@ __device__ __forceinline__ struct normaliser normal_row(const struct readout_inp
         int column = column_of_row<V>(r.threads, c);
         if (column < r.D) read_vector<A>(r.X + (row * r.D + column), x[c]);
     }
-    struct normaliser s = normaliser_of<A>(x, r.D, r.threads, epsilon_of(0), scratch);
+    normaliser<A> s = normaliser_of<A>(x, r.D, r.threads, epsilon_of(0), scratch);
 #pragma unroll
     for (int c = 0; c < C; c++)
 #pragma unroll
-        for (int k = 0; k < V; k++) x[c][k] = normal_of(x[c][k], s);
+        for (int k = 0; k < V; k++) x[c][k] = s.normal(x[c][k]);
     return s;
 }
 
@@ -68,7 +68,7 @@ __device__ __forceinline__ float readout_row(const struct readout_input<A> &r, i
 
 /* A wide row made normal, into x. */
 template <class A>
-__device__ __forceinline__ struct normaliser wide_normal_row(const struct readout_input<A> &r, int64_t row, pointer<float> x,
+__device__ __forceinline__ normaliser<A> wide_normal_row(const struct readout_input<A> &r, int64_t row, pointer<float> x,
                                                              pointer<sum_of<A>> scratch)
 {
     for_columns(r.D, [&](int column) { x[column] = float_of(r.X[row * r.D + column]); });
@@ -219,13 +219,13 @@ __device__ __forceinline__ void window_gradient(const struct readout_input<A> &r
             continue;
         }
         float d = d_reconstruction(r, row, reconstruction, probed);
-        struct normaliser s = normal_row(r, row, x, scratch);
+        normaliser<A> s = normal_row(r, row, x, scratch);
 #pragma unroll
         for (int c = 0; c < C; c++)
 #pragma unroll
             for (int k = 0; k < V; k++) along[c][k] += d * x[c][k];
         sum += d;
-        row_gradient(r, row, d, s.scale.high, x, scratch, d_X);
+        row_gradient(r, row, d, value_of(s.scale), x, scratch, d_X);
     }
 }
 
@@ -297,10 +297,10 @@ __device__ __forceinline__ void wide_window_gradient(const struct readout_input<
             continue;
         }
         float d = d_reconstruction(r, row, reconstruction, probed);
-        struct normaliser s = wide_normal_row(r, row, x, scratch);
+        normaliser<A> s = wide_normal_row(r, row, x, scratch);
         for_columns(r.D, [&](int column) { along[column] += d * x[column]; });
         sum += d;
-        wide_row_gradient<A>(r, d, s.scale.high, x, scratch, d_X + row * r.D);
+        wide_row_gradient<A>(r, d, value_of(s.scale), x, scratch, d_X + row * r.D);
     }
 }
 

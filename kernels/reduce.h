@@ -43,6 +43,10 @@ __device__ __forceinline__ void add(pair &s, float x)
 {
     add(s, pair{x, 0});
 }
+__device__ __forceinline__ void add(float &s, pair x)
+{
+    s += x.high;
+}
 
 /* s += x y. The product must be rounded once: fused with the addition its error would count twice. */
 __device__ __forceinline__ void add_product(float &s, float x, float y)
@@ -64,10 +68,28 @@ __device__ __forceinline__ float value_of(pair s)
     return s.high + s.low;
 }
 
-/* s / count. */
-__device__ __forceinline__ pair mean_of(float s, int count)
+/* x - s, and x s. */
+__device__ __forceinline__ float less(float x, float s)
 {
-    return pair{s / (float)count, 0};
+    return x - s;
+}
+__device__ __forceinline__ float less(float x, pair s)
+{
+    return (x - s.high) - s.low;
+}
+__device__ __forceinline__ float times(float x, float s)
+{
+    return x * s;
+}
+__device__ __forceinline__ float times(float x, pair s)
+{
+    return x * s.high + x * s.low;
+}
+
+/* s / count. */
+__device__ __forceinline__ float mean_of(float s, int count)
+{
+    return __fdividef(s, (float)count);
 }
 __device__ __forceinline__ pair mean_of(pair s, int count)
 {
@@ -75,7 +97,11 @@ __device__ __forceinline__ pair mean_of(pair s, int count)
     return pair{high, (fmaf(-high, (float)count, s.high) + s.low) / (float)count};
 }
 
-/* 1 / sqrt(v): the float, and one step of Newton's method for what it lacks. */
+/* 1 / sqrt(v). Of a pair: the float, and one step of Newton's method for what it lacks. */
+__device__ __forceinline__ float inverse_root(float v)
+{
+    return rsqrtf(v);
+}
 __device__ __forceinline__ pair inverse_root(pair v)
 {
     float high = 1.0f / sqrtf(v.high), square = __fmul_rn(high, high);

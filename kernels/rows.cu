@@ -97,9 +97,9 @@ __device__ __forceinline__ void clear_rows(const struct result_gradient<A> &g, i
 /* One pass over the gradient. A thread starts the reads of some rows before it works on the first of them; where neither sums nor
  * tanh ask for numbers, it reads none. */
 template <class A, int V>
-__global__ void __launch_bounds__(BLOCK_THREADS, 4) finish_gradient(const struct result_gradient<A> g, int rows)
+__global__ void __launch_bounds__(BLOCK_THREADS, 3) finish_gradient(const struct result_gradient<A> g, int rows)
 {
-    constexpr int AT_ONCE = 2;
+    constexpr int AT_ONCE = 4;
     SHARED(float, gathered, BLOCK_THREADS *V);
     struct column_share s = share_columns<V>(g.columns);
     int first = (int)blockIdx.x * rows, end = first + rows < g.T ? first + rows : g.T;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, 4) finish_gradient(const struct
     sum_of<A> sum[V] = {};
     for (int row = s.slot < s.slots ? first + s.slot : end; row < end; row += AT_ONCE * s.slots) {
         bool there[AT_ONCE];
-        float d[AT_ONCE][V] = {}, y[AT_ONCE][V] = {};
+        fetched<A, V> d_y[AT_ONCE] = {}, y[AT_ONCE] = {};
 #pragma unroll
         for (int u = 0; u < AT_ONCE; u++) {
             int t = row + u * s.slots;
@@ -119,18 +119,20 @@ __global__ void __launch_bounds__(BLOCK_THREADS, 4) finish_gradient(const struct
 #pragma unroll
         for (int u = 0; u < AT_ONCE; u++) {
             int64_t at = (int64_t)(row + u * s.slots) * g.stride + s.column;
-            if (there[u] && read) read_vector<A>(g.d_y + at, d[u]);
-            if (there[u] && curved) read_vector<A>(g.y + at, y[u]);
+            if (there[u] && read) d_y[u].fetch(g.d_y + at);
+            if (there[u] && curved) y[u].fetch(g.y + at);
         }
 #pragma unroll
         for (int u = 0; u < AT_ONCE; u++) {
             int t = row + u * s.slots;
+            float d[V];
 #pragma unroll
             for (int k = 0; k < V; k++) {
-                d[u][k] *= (1.0f - y[u][k]) * (1.0f + y[u][k]);
-                add(sum[k], d[u][k]);
+                float value = y[u].number(k);
+                d[k] = d_y[u].number(k) * ((1.0f - value) * (1.0f + value));
+                add(sum[k], d[k]);
             }
-            if (t < end && (curved || !there[u])) write_vector<A>(g.d_y + (t * g.stride + s.column), d[u]);
+            if (t < end && (curved || !there[u])) write_vector<A>(g.d_y + (t * g.stride + s.column), d);
         }
     }
     if (!g.parts) return;

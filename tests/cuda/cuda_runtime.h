@@ -403,6 +403,14 @@ inline uint32_t tf32_of(float x)
     return isfinite(x) ? (bits + 0x1000) & 0xffffe000 : isnan(x) ? 0x7fffffff : bits;
 }
 
+template <class T>
+using shared_place = pointer<T>;
+template <class T>
+pointer<T> place_of(const pointer<T> &p)
+{
+    return p;
+}
+
 inline float power_of_2(float x)
 {
     float y = exp2f(x);
