@@ -26,12 +26,12 @@ static const double ALPHA_SWALLOWS = -1e8; /* a float32 score plus this is this 
 static const double LOG2_E = 1.44269504088896340736;
 
 /* Warps of a block at most, blocks of a multiprocessor at least, and rows of a tile: what fits the 99 KB of shared memory and the
- * registers. Seven warps twice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps. At
- * bf16 more blocks with some registers fewer are faster: the tensor cores wait for what the other blocks have under way. */
+ * registers. Five warps thrice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps. At
+ * bf16 more blocks with some registers fewer are faster: while one waits for its tile, the others work. */
 template <int precision, int width>
-constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 7) : (width > 64 ? 2 : 4);
+constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 5) : (width > 64 ? 2 : 4);
 template <int precision, int width>
-constexpr int blocks = precision == PRECISION_BF16 && width <= 64 ? 3 : 2;
+constexpr int blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
 template <int precision, int width>
 constexpr int most_backward_warps = most_warps<precision, width> < 4 ? most_warps<precision, width> : 4;
 template <int precision, int width>
@@ -73,32 +73,42 @@ struct head {
     bool biased; /* alpha has to be added to the scores of hidden keys */
 };
 
-/* The steps whose flag is not 0 (no flags: all), ascending; how many. For one warp. Flags are all read before the first is looked
- * at, so that the block waits for memory once. */
-__device__ __forceinline__ int choose_steps(pointer<const float> flags, int L, pointer<int> steps)
+/* L flags as a lane has them: of steps lane, lane + 32, ... Past the end it has the last step's, so that all reads start at once,
+ * without a branch. */
+struct lane_flags {
+    float flag[MAX_L / LANES];
+
+    __device__ __forceinline__ void fetch(pointer<const float> flags, int L)
+    {
+#pragma unroll
+        for (int i = 0; i < MAX_L / LANES; i++) {
+            int step = i * LANES + (int)threadIdx.x % LANES;
+            flag[i] = flags == nullptr ? 1.0f : (float)flags[step < L ? step : L - 1];
+        }
+    }
+};
+
+/* The steps whose flag is not 0, ascending; how many. steps[0] is written in any case. For one warp. */
+__device__ __forceinline__ int choose_steps(const lane_flags &flags, int L, pointer<int> steps)
 {
     int lane = (int)threadIdx.x % LANES, count = 0;
-    bool there[MAX_L / LANES];
 #pragma unroll
     for (int i = 0; i < MAX_L / LANES; i++) {
-        int step = i * LANES + lane;
-        there[i] = step < L && (flags == nullptr || flags[step] != 0.0f);
-    }
-#pragma unroll
-    for (int i = 0; i < MAX_L / LANES; i++) {
-        uint32_t votes = __ballot_sync(0xffffffffu, there[i]);
-        if (there[i]) steps[count + __popc(votes & ((1u << lane) - 1))] = i * LANES + lane;
+        bool there = i * LANES + lane < L && flags.flag[i] != 0.0f;
+        uint32_t votes = __ballot_sync(0xffffffffu, there);
+        if (there) steps[count + __popc(votes & ((1u << lane) - 1))] = i * LANES + lane;
         count += __popc(votes);
     }
+    if (count == 0 && lane == 0) steps[0] = 0;
     return count;
 }
 
 /* Whether a step is not hidden. For one warp. */
-__device__ __forceinline__ bool any_visible(pointer<const float> hidden, int L)
+__device__ __forceinline__ bool any_visible(const lane_flags &hidden)
 {
     bool visible = false;
 #pragma unroll
-    for (int step = (int)threadIdx.x % LANES; step < MAX_L; step += LANES) visible |= step < L && hidden[step] == 0.0f;
+    for (int i = 0; i < MAX_L / LANES; i++) visible |= hidden.flag[i] == 0.0f;
     return __ballot_sync(0xffffffffu, visible) != 0;
 }
 
@@ -112,12 +122,17 @@ __device__ __forceinline__ head head_begin(const problem<E, vectors> &p, pointer
     h.column = h.index % p.H * p.dh;
     int warp = (int)threadIdx.x / LANES;
     if (warp == 0) {
-        int count = choose_steps(p.wanted != nullptr ? p.wanted + h.row : pointer<const float>(), p.L, query_steps);
+        lane_flags wanted;
+        wanted.fetch(p.wanted != nullptr ? p.wanted + h.row : pointer<const float>(), p.L);
+        int count = choose_steps(wanted, p.L, query_steps);
         if (threadIdx.x == 0) found[0] = count;
     }
     if (warp == (int)blockDim.x / LANES - 1) {
-        int count = choose_steps(p.keys != nullptr ? p.keys + h.row : pointer<const float>(), p.L, key_steps);
-        bool visible = any_visible(p.hidden + h.row, p.L);
+        lane_flags keys, hidden;
+        keys.fetch(p.keys != nullptr ? p.keys + h.row : pointer<const float>(), p.L);
+        hidden.fetch(p.hidden + h.row, p.L);
+        int count = choose_steps(keys, p.L, key_steps);
+        bool visible = any_visible(hidden);
         if (threadIdx.x % LANES == 0) found[1] = count, found[2] = visible;
     }
     __syncthreads();
@@ -164,8 +179,7 @@ __device__ __forceinline__ void mean_rows(const head_rows<const float> &K, const
 /* Rows steps[0 .. count) of two matrices, N rows in all of each, to shared memory. */
 template <class E, int width, int N, bool vectors>
 __device__ __forceinline__ void stage_pair(const shared_rows<E> &to, const head_rows<const E> &one, const head_rows<const E> &other,
-                                           pointer<const int> steps, int count,
-                                           const problem<E, vectors> &p)
+                                           shared_place<int> steps, int count, const problem<E, vectors> &p)
 {
     stage_rows<E, width, vectors>(to, one, steps, count, N, p.dh);
     stage_rows<E, width, vectors>(to + N * padded<E, width>, other, steps, count, N, p.dh);
@@ -265,14 +279,15 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
     SHARED(float, mean, 2 * MAX_WIDTH);
     DYNAMIC_SHARED(E, dynamic);
     shared_rows<E> memory = {dynamic, place_of(dynamic)};
+    shared_place<int> queries_at = place_of(query_steps), keys_at = place_of(key_steps);
     head h = head_begin(p, query_steps, key_steps, found);
     share_rows(h, p, h.queries);
     if (h.first >= h.end) return;
     head_rows<const E> Q = rows_of(p.Q, p.stride, h), K = rows_of(p.K, p.stride, h), V = rows_of(p.V, p.stride, h);
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     shared_rows<E> own = memory + warp * WARP_ROWS * stride, tiles = memory + own_rows * stride;
-    stage_rows<E, width, vectors>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh);
-    stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
+    stage_rows<E, width, vectors>(memory, Q, queries_at + h.first, h.end - h.first, own_rows, p.dh);
+    stage_pair<E, width, N>(tiles, K, V, keys_at, h.keys, p);
     copy_async_commit();
     if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
     fill_bias(p, h, key_steps, bias);
@@ -288,7 +303,7 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
         copy_async_wait<0>();
         centre_pair<precision, width, N>(keys, mean, left, p.dh);
         __syncthreads(); /* and nobody works on the tile before any more */
-        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
+        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, keys_at + (first + N), left - N, p);
         copy_async_commit();
         int strips = own_count > 0 ? left : 0;
 #pragma unroll 1
@@ -312,37 +327,54 @@ __global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<pr
     store_rows<E, width, vectors>(z, inverse, mean_value, rows_of(p.Z, p.D, h), own_steps, own_count, p.dh);
 }
 
-/* dot[half]: a lane's share of the row's d_Z (Z - mean), mean NULL: 0; four lanes share the row. Of rows 0 and 8 from the lane's
- * first on, which begins at element at[half]; at < 0: it is not there. All is asked of memory before any is used. d_Z is rounded
- * as it is in dP, from which the dot is going to be taken. */
+/* A chunk as it lies in memory, 0 after `count` elements. */
+template <class E, bool vectors>
+__device__ __forceinline__ uint4 fetch_chunk(pointer<const E> p, int count)
+{
+    if constexpr (vectors) return load<uint4>(p + 0);
+    uint32_t word[4] = {};
+    for (int k = 0; k < chunk<E>; k++) {
+        uint32_t bits = k < count ? bits_of(p[k]) : 0;
+        word[k * sizeof(E) / 4] |= bits << (sizeof(E) == 2 ? k % 2 * 16 : 0);
+    }
+    return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/* dot[half]: a lane's share of the row's d_Z (Z - mean), mean NULL: 0; four lanes share the row. Of two rows whose first elements
+ * are at[half]. All is asked of memory before any of it is used. d_Z is rounded as it is in dP, from which the dot is going to be
+ * taken. */
 template <int precision, int width, bool vectors>
 __device__ __forceinline__ void row_dots(float (&dot)[2], const problem<element<precision>, vectors> &p, const int64_t (&at)[2],
                                          pointer<const float> mean)
 {
     typedef element<precision> E;
     constexpr int turns = width / (4 * chunk<E>) > 0 ? width / (4 * chunk<E>) : 1;
-    float x[2][turns][chunk<E>] = {}, y[2][turns][chunk<E>] = {};
+    uint4 x[2][turns], y[2][turns];
     int first = (int)threadIdx.x % 4 * chunk<E>;
 #pragma unroll
     for (int half = 0; half < 2; half++)
 #pragma unroll
         for (int i = 0; i < turns; i++) {
-            int column = first + i * 4 * chunk<E>;
-            if (at[half] < 0 || column >= p.dh) continue;
-            load_chunk<E, vectors>(x[half][i], p.d_Z + (at[half] + column), p.dh - column);
-            load_chunk<E, vectors>(y[half][i], p.Z + (at[half] + column), p.dh - column);
+            int column = first + i * 4 * chunk<E>, there = column < p.dh ? column : 0;
+            x[half][i] = fetch_chunk<E, vectors>(p.d_Z + (at[half] + there), p.dh - there);
+            y[half][i] = fetch_chunk<E, vectors>(p.Z + (at[half] + there), p.dh - there);
         }
 #pragma unroll
     for (int half = 0; half < 2; half++)
 #pragma unroll
-        for (int i = 0; i < turns; i++)
+        for (int i = 0; i < turns; i++) {
+            float one[chunk<E>], other[chunk<E>];
+            int column = first + i * 4 * chunk<E>;
+            unpack_chunk<E>(one, x[half][i]);
+            unpack_chunk<E>(other, y[half][i]);
 #pragma unroll
             for (int k = 0; k < chunk<E>; k++) {
-                int column = first + i * 4 * chunk<E> + k;
-                if (precision == PRECISION_TF32) x[half][i][k] = __uint_as_float(tf32_of(x[half][i][k]));
-                if (mean != nullptr && column < p.dh) y[half][i][k] -= mean[column];
-                dot[half] = fmaf(x[half][i][k], y[half][i][k], dot[half]);
+                if (column + k >= p.dh) continue;
+                if (precision == PRECISION_TF32) one[k] = __uint_as_float(tf32_of(one[k]));
+                if (mean != nullptr) other[k] -= mean[column + k];
+                dot[half] = fmaf(one[k], other[k], dot[half]);
             }
+        }
 }
 
 /* The sum of a row's gradients of scores, which should be zero, and what takes it back. Sums are of the numbers that the products
@@ -421,6 +453,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     SHARED(float, mean, 2 * MAX_WIDTH);
     DYNAMIC_SHARED(E, dynamic);
     shared_rows<E> memory = {dynamic, place_of(dynamic)};
+    shared_place<int> queries_at = place_of(query_steps), keys_at = place_of(key_steps);
     head h = head_begin(p, query_steps, key_steps, found);
     share_rows(h, p, h.queries);
     if (h.first >= h.end) return;
@@ -429,9 +462,9 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     shared_rows<E> own_Q = memory + warp * WARP_ROWS * stride, own_d_Z = own_Q + own_rows * stride;
     shared_rows<E> tiles = memory + 2 * own_rows * stride;
-    stage_rows<E, width, vectors>(memory, Q, query_steps + h.first, h.end - h.first, own_rows, p.dh);
-    stage_rows<E, width, vectors>(memory + own_rows * stride, d_Z, query_steps + h.first, h.end - h.first, own_rows, p.dh);
-    stage_pair<E, width, N>(tiles, K, V, key_steps, h.keys, p);
+    stage_rows<E, width, vectors>(memory, Q, queries_at + h.first, h.end - h.first, own_rows, p.dh);
+    stage_rows<E, width, vectors>(memory + own_rows * stride, d_Z, queries_at + h.first, h.end - h.first, own_rows, p.dh);
+    stage_pair<E, width, N>(tiles, K, V, keys_at, h.keys, p);
     copy_async_commit();
     if constexpr (precision == PRECISION_FP32) mean_rows(K, V, key_steps, h.keys, p.dh, mean);
     fill_bias(p, h, key_steps, bias);
@@ -441,11 +474,10 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
     auto factor_of = [&](int half) { return g + 8 * half < own_count ? bias_factor(p, h, own_steps[g + 8 * half]) : 0.0f; };
     float logarithm[2] = {0, 0}, dot[2] = {0, 0}, d_Q[width / 8][4] = {};
-    int64_t at[2] = {-1, -1};
+    int64_t at[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        if (g + 8 * half >= own_count) continue;
-        int step = own_steps[g + 8 * half];
+        int row = g + 8 * half < own_count ? g + 8 * half : 0, step = own_count > 0 ? (int)own_steps[row] : (int)query_steps[0];
         logarithm[half] = p.saved[(int64_t)h.index * p.L + step];
         at[half] = (h.row + step) * p.D + h.column;
     }
@@ -459,7 +491,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
         copy_async_wait<0>();
         centre_pair<precision, width, N>(keys, mean, left, p.dh);
         __syncthreads();
-        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, key_steps + (first + N), left - N, p);
+        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, K, V, keys_at + (first + N), left - N, p);
         copy_async_commit();
         int strips = own_count > 0 ? left : 0;
 #pragma unroll 1
@@ -536,6 +568,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     SHARED(float, mean, 2 * MAX_WIDTH);
     DYNAMIC_SHARED(E, dynamic);
     shared_rows<E> memory = {dynamic, place_of(dynamic)};
+    shared_place<int> queries_at = place_of(query_steps), keys_at = place_of(key_steps);
     head h = head_begin(p, query_steps, key_steps, found);
     share_rows(h, p, h.keys);
     if (h.first >= h.end) return;
@@ -544,9 +577,9 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
     int warp = (int)threadIdx.x / LANES, own_rows = (int)blockDim.x / LANES * WARP_ROWS;
     shared_rows<E> own_K = memory + warp * WARP_ROWS * stride, own_V = own_K + own_rows * stride;
     shared_rows<E> tiles = memory + 2 * own_rows * stride;
-    stage_rows<E, width, vectors>(memory, K, key_steps + h.first, h.end - h.first, own_rows, p.dh);
-    stage_rows<E, width, vectors>(memory + own_rows * stride, V, key_steps + h.first, h.end - h.first, own_rows, p.dh);
-    stage_pair<E, width, N>(tiles, Q, d_Z, query_steps, h.queries, p);
+    stage_rows<E, width, vectors>(memory, K, keys_at + h.first, h.end - h.first, own_rows, p.dh);
+    stage_rows<E, width, vectors>(memory + own_rows * stride, V, keys_at + h.first, h.end - h.first, own_rows, p.dh);
+    stage_pair<E, width, N>(tiles, Q, d_Z, queries_at, h.queries, p);
     copy_async_commit();
     fill_queries(p, h, query_steps, logarithms, dots, factors);
     if constexpr (precision == PRECISION_FP32) {
@@ -568,7 +601,7 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
         copy_async_wait<0>();
         __syncthreads();
         if (left > N)
-            stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, query_steps + (first + N), left - N, p);
+            stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, queries_at + (first + N), left - N, p);
         copy_async_commit();
         int strips = own_count > 0 ? left : 0;
 #pragma unroll 1
@@ -609,7 +642,9 @@ __global__ void softmax_weights(problem<E, false> p, int64_t rows, pointer<float
     int lane = (int)threadIdx.x % LANES, query = (int)(index % p.L);
     int64_t row = index / p.L / p.H * p.L;
     int column = (int)(index / p.L % p.H) * p.dh;
-    bool all_hidden = !any_visible(p.hidden + row, p.L), taken = p.wanted == nullptr || p.wanted[row + query] != 0.0f;
+    lane_flags hidden;
+    hidden.fetch(p.hidden + row, p.L);
+    bool all_hidden = !any_visible(hidden), taken = p.wanted == nullptr || p.wanted[row + query] != 0.0f;
     bool biased = p.keys == nullptr && !all_hidden && !(p.by_query && p.hidden[row + query] != 0.0f);
     pointer<const E> Q = p.Q + ((row + query) * p.stride + column);
     float scale = (p.swallows && all_hidden ? 0.0f : p.scale) * (float)LOG2_E, s[turns], highest = -INFINITY, sum = 0;

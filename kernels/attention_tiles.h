@@ -49,9 +49,9 @@ struct shared_rows {
 
 /* Copies the rows steps[0 .. count) to shared memory and fills up with zeros to `rows` rows of `width` columns. With vectors (all
  * addresses and dh multiples of a chunk) the copies are only started. A thread keeps to its columns; the block's threads are a
- * multiple of 32, and so of a row's chunks. */
+ * multiple of 32, and so of a row's chunks. steps[0] is there even if count is 0. */
 template <class E, int width, bool vectors>
-__device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_rows<const E> &from, pointer<const int> steps, int count,
+__device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_rows<const E> &from, shared_place<int> steps, int count,
                                            int rows, int dh)
 {
     constexpr int chunks = width / chunk<E>;
@@ -59,8 +59,8 @@ __device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_
     int column = (int)threadIdx.x % chunks * chunk<E>, at_once = (int)blockDim.x / chunks;
     for (int row = (int)threadIdx.x / chunks; row < rows; row += at_once) {
         bool there = row < count && column < dh;
-        int place = row * padded<E, width> + column;
-        pointer<const E> source = from.first + (there ? steps[row] * from.stride + column : 0);
+        int place = row * padded<E, width> + column, step = value_at(steps + (row < count ? row : 0)); /* no branch, no wait */
+        pointer<const E> source = from.first + (unsigned)(step * from.stride + column);
         if constexpr (vectors)
             copy_async(to.place + place, source, there);
         else
@@ -97,24 +97,26 @@ __device__ __forceinline__ void store_pair(pointer<bf16> p, float x, float y)
     store<uint32_t>(p, bits_of_pair(x, y));
 }
 
-/* A chunk of a row as floats; at most `count` elements are there, the others become 0. */
-template <class E, bool vectors>
-__device__ __forceinline__ void load_chunk(float (&x)[chunk<E>], pointer<const E> p, int count)
+/* A chunk as floats. */
+template <class E>
+__device__ __forceinline__ void unpack_chunk(float (&x)[chunk<E>], const uint4 &four)
 {
-    if constexpr (vectors) {
-        uint4 four = load<uint4>(p);
-        uint32_t bits[4] = {four.x, four.y, four.z, four.w};
+    uint32_t bits[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
-        for (int i = 0; i < chunk<E>; i++) {
-            if constexpr (sizeof(E) == 2)
-                x[i] = __uint_as_float(i % 2 ? bits[i / 2] & 0xffff0000u : bits[i / 2] << 16);
-            else
-                x[i] = __uint_as_float(bits[i]);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < chunk<E>; i++) x[i] = i < count ? float_of(p[i]) : 0.0f;
+    for (int i = 0; i < chunk<E>; i++) {
+        if constexpr (sizeof(E) == 2)
+            x[i] = __uint_as_float(i % 2 ? bits[i / 2] & 0xffff0000u : bits[i / 2] << 16);
+        else
+            x[i] = __uint_as_float(bits[i]);
     }
+}
+__device__ __forceinline__ uint32_t bits_of(float x)
+{
+    return __float_as_uint(x);
+}
+__device__ __forceinline__ uint32_t bits_of(bf16 x)
+{
+    return __float_as_uint(float_of(x)) >> 16;
 }
 
 /* One step of the tensor cores, 16 x 8 with 2 chunks of the inner dimension; the operands as they lie in shared memory. */

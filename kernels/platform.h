@@ -57,6 +57,14 @@ template <class T> __device__ __forceinline__ shared_place<T> place_of(T *p)
     return {address};
 }
 
+/* What is there. */
+__device__ __forceinline__ int value_at(shared_place<int> p)
+{
+    int value;
+    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(value) : "r"(p.address) : "memory");
+    return value;
+}
+
 /* Four 8 x 8 matrices of 16-bit elements (x 2: two) from shared memory into a warp's registers: lane l names row l % 8 of matrix
  * l / 8, 16 bytes on a 16-byte boundary. Register i holds of matrix i, in lane l, the elements 2 (l % 4), 2 (l % 4) + 1 of row
  * l / 4; with _transposed of column l / 4. The whole warp takes part. */

@@ -410,6 +410,10 @@ pointer<T> place_of(const pointer<T> &p)
 {
     return p;
 }
+inline int value_at(const pointer<int> &p)
+{
+    return p[0];
+}
 
 inline float power_of_2(float x)
 {
