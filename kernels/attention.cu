@@ -19,30 +19,32 @@
 
 #include <math.h>
 
+#include "attention_steps.h"
 #include "attention_tiles.h"
 
-enum { MAX_L = 256, MAX_WIDTH = 128, LANES = 32, WARP_ROWS = 16 };
+enum { MAX_WIDTH = 128, WARP_ROWS = 16 };
 static const double ALPHA_SWALLOWS = -1e8; /* a float32 score plus this is this */
 static const double LOG2_E = 1.44269504088896340736;
 
 /* Warps of a block at most, blocks of a multiprocessor at least, and rows of a tile: what fits the 99 KB of shared memory and the
- * registers. Five warps thrice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps. At
- * bf16 more blocks with some registers fewer are faster: while one waits for its tile, the others work. */
+ * registers. Five warps thrice are the 13 groups of 16 rows of L = 200. The kernels of backward hold more and have fewer warps.
+ * At bf16 more blocks with some registers fewer are faster: while one waits for its tile, the others work. */
 template <int precision, int width>
 constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 5) : (width > 64 ? 2 : 4);
 template <int precision, int width>
-constexpr int blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
+constexpr int blocks = precision == PRECISION_BF16 &&width <= 64 ? 4 : 2;
 template <int precision, int width>
 constexpr int most_backward_warps = most_warps<precision, width> < 4 ? most_warps<precision, width> : 4;
-template <int precision, int width>
-constexpr int backward_blocks = precision == PRECISION_BF16 && width <= 64 ? 4 : 2;
+template <int precision, int width, bool vectors>
+constexpr int backward_blocks = precision == PRECISION_BF16 &&width <= 64 ? (vectors ? 4 : 3) : 2;
 template <int precision, int width>
 constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
 /* A tile at bf16 is taken in strips of so many rows: what is held of them then leaves registers for a fourth block. */
 template <int precision, int width>
 constexpr int strip_rows = precision == PRECISION_BF16 ? 16 : tile_rows<precision, width>;
 
-/* A struct attention as kernels take it, E an element of activations. With vectors, all addresses and dh are multiples of 16 bytes.
+/* A struct attention as kernels take it, E an element of activations. With vectors, all addresses and dh are multiples of 16
+ * bytes.
  */
 template <class E, bool vectors_>
 struct problem {
@@ -66,51 +68,12 @@ struct problem {
 struct head {
     int index;
     int first, end; /* the block's rows, counted over the gathered ones */
-    int64_t row; /* of the window's first row in B L */
-    int column;  /* of the head's first column in D */
+    int64_t row;    /* of the window's first row in B L */
+    int column;     /* of the head's first column in D */
     int queries, keys;
     float scale;
     bool biased; /* alpha has to be added to the scores of hidden keys */
 };
-
-/* L flags as a lane has them: of steps lane, lane + 32, ... Past the end it has the last step's, so that all reads start at once,
- * without a branch. */
-struct lane_flags {
-    float flag[MAX_L / LANES];
-
-    __device__ __forceinline__ void fetch(pointer<const float> flags, int L)
-    {
-#pragma unroll
-        for (int i = 0; i < MAX_L / LANES; i++) {
-            int step = i * LANES + (int)threadIdx.x % LANES;
-            flag[i] = flags == nullptr ? 1.0f : (float)flags[step < L ? step : L - 1];
-        }
-    }
-};
-
-/* The steps whose flag is not 0, ascending; how many. steps[0] is written in any case. For one warp. */
-__device__ __forceinline__ int choose_steps(const lane_flags &flags, int L, pointer<int> steps)
-{
-    int lane = (int)threadIdx.x % LANES, count = 0;
-#pragma unroll
-    for (int i = 0; i < MAX_L / LANES; i++) {
-        bool there = i * LANES + lane < L && flags.flag[i] != 0.0f;
-        uint32_t votes = __ballot_sync(0xffffffffu, there);
-        if (there) steps[count + __popc(votes & ((1u << lane) - 1))] = i * LANES + lane;
-        count += __popc(votes);
-    }
-    if (count == 0 && lane == 0) steps[0] = 0;
-    return count;
-}
-
-/* Whether a step is not hidden. For one warp. */
-__device__ __forceinline__ bool any_visible(const lane_flags &hidden)
-{
-    bool visible = false;
-#pragma unroll
-    for (int i = 0; i < MAX_L / LANES; i++) visible |= hidden.flag[i] == 0.0f;
-    return __ballot_sync(0xffffffffu, visible) != 0;
-}
 
 template <class E, bool vectors>
 __device__ __forceinline__ head head_begin(const problem<E, vectors> &p, pointer<int> query_steps, pointer<int> key_steps,
@@ -150,10 +113,10 @@ __device__ __forceinline__ void share_rows(head &h, const problem<E, vectors> &p
 {
     int warps = (int)blockDim.x / LANES, groups = (rows + WARP_ROWS - 1) / WARP_ROWS, takers = 1;
     while (takers * warps < groups) takers++;
-    int block = (int)blockIdx.x % p.blocks, share = groups / takers, more = groups - share * takers; /* so many take one more */
-    int first = block * share + (block < more ? block : more), end = (first + share + (block < more ? 1 : 0)) * WARP_ROWS;
-    h.first = block < takers ? first * WARP_ROWS : 0;
-    h.end = block >= takers ? 0 : end < rows ? end : rows;
+    int share = groups / takers, more = groups - share * takers, own = (int)blockIdx.x % p.blocks; /* so many take one more */
+    int first = own * share + (own < more ? own : more), end = (first + share + (own < more ? 1 : 0)) * WARP_ROWS;
+    h.first = own < takers ? first * WARP_ROWS : 0;
+    h.end = own >= takers ? 0 : end < rows ? end : rows;
 }
 
 template <class E>
@@ -178,15 +141,16 @@ __device__ __forceinline__ void mean_rows(const head_rows<const float> &K, const
 
 /* Rows steps[0 .. count) of two matrices, N rows in all of each, to shared memory. */
 template <class E, int width, int N, bool vectors>
-__device__ __forceinline__ void stage_pair(const shared_rows<E> &to, const head_rows<const E> &one, const head_rows<const E> &other,
-                                           shared_place<int> steps, int count, const problem<E, vectors> &p)
+__device__ __forceinline__ void stage_pair(const shared_rows<E> &to, const head_rows<const E> &one,
+                                           const head_rows<const E> &other, shared_place<int> steps, int count,
+                                           const problem<E, vectors> &p)
 {
     stage_rows<E, width, vectors>(to, one, steps, count, N, p.dh);
     stage_rows<E, width, vectors>(to + N * padded<E, width>, other, steps, count, N, p.dh);
 }
 
-/* The scores of 16 queries with a tile of keys, `left` of them there, times the number that is returned, are powers of 2 then. The
- * mask is added where it tells keys apart, times the factor_of(half) of a row; keys that are not there get no weight. */
+/* The scores of 16 queries with a tile of keys, `left` of them there, times the number that is returned, are powers of 2 then.
+ * The mask is added where it tells keys apart, times the factor_of(half) of a row; keys that are not there get no weight. */
 template <int groups, class F>
 __device__ __forceinline__ float finish_scores(float (&s)[groups][4], float scale, bool biased, pointer<const float> bias,
                                                F factor_of, int left)
@@ -250,7 +214,8 @@ __device__ __forceinline__ float bias_factor(const problem<E, vectors> &p, const
 
 /* Of the gathered keys. */
 template <class E, bool vectors>
-__device__ __forceinline__ void fill_bias(const problem<E, vectors> &p, const head &h, pointer<const int> key_steps, pointer<float> bias)
+__device__ __forceinline__ void fill_bias(const problem<E, vectors> &p, const head &h, pointer<const int> key_steps,
+                                          pointer<float> bias)
 {
     for (int k = (int)threadIdx.x; k < MAX_L; k += (int)blockDim.x)
         bias[k] = k < h.keys ? p.alpha * p.hidden[h.row + key_steps[k]] : 0.0f;
@@ -258,7 +223,8 @@ __device__ __forceinline__ void fill_bias(const problem<E, vectors> &p, const he
 
 /* Takes their means from a tile of keys and values, at fp32. */
 template <int precision, int width, int N>
-__device__ __forceinline__ void centre_pair(const shared_rows<element<precision>> &tile, pointer<const float> mean, int count, int dh)
+__device__ __forceinline__ void centre_pair(const shared_rows<element<precision>> &tile, pointer<const float> mean, int count,
+                                            int dh)
 {
     if constexpr (precision == PRECISION_FP32) {
         count = count < N ? count : N;
@@ -268,7 +234,8 @@ __device__ __forceinline__ void centre_pair(const shared_rows<element<precision>
 }
 
 template <int precision, int width, bool vectors>
-__global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<precision, width>) attend(problem<element<precision>, vectors> p)
+__global__ void __launch_bounds__(LANES *most_warps<precision, width>, blocks<precision, width>)
+    attend(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
     constexpr int N = tile_rows<precision, width>, STRIP = strip_rows<precision, width>, stride = padded<E, width>;
@@ -382,8 +349,8 @@ __device__ __forceinline__ void row_dots(float (&dot)[2], const problem<element<
 template <int precision, int width>
 struct row_balance {
     template <int groups>
-    __device__ __forceinline__ void add(float (&d_Q)[width / 8][4], const float (&)[groups][4], const float (&gradient)[groups][4],
-                                        const shared_rows<element<precision>> &tile)
+    __device__ __forceinline__ void add(float (&d_Q)[width / 8][4], const float (&)[groups][4],
+                                        const float (&gradient)[groups][4], const shared_rows<element<precision>> &tile)
     {
         add_values<precision, width>(d_Q, gradient, tile);
     }
@@ -441,7 +408,7 @@ __device__ __forceinline__ void to_gradients(float (&s)[groups][4], float scale,
 
 /* d_Q, and the dots that backward_keys needs. */
 template <int precision, int width, bool vectors>
-__global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width>)
+__global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width, vectors>)
     backward_queries(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
@@ -554,7 +521,7 @@ __device__ __forceinline__ void transposed_gradient(float (&s)[groups][4], float
 
 /* d_K and d_V. */
 template <int precision, int width, bool vectors>
-__global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width>)
+__global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, backward_blocks<precision, width, vectors>)
     backward_keys(problem<element<precision>, vectors> p)
 {
     typedef element<precision> E;
@@ -593,15 +560,16 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
 
     pointer<const int> own_steps = key_steps + (h.first + warp * WARP_ROWS);
     int own_count = h.end - h.first - warp * WARP_ROWS, g = (int)threadIdx.x % LANES / 4;
-    auto bias_of = [&](int half) { return g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f; };
+    auto bias_of = [&](int half) {
+        return g + 8 * half < own_count ? p.alpha * p.hidden[h.row + own_steps[g + 8 * half]] : 0.0f;
+    };
     float d_K[width / 8][4] = {}, d_V[width / 8][4] = {};
     for (int first = 0, turn = 0; first < h.queries; first += N, turn ^= 1) {
         shared_rows<E> queries = tiles + turn * 2 * N * stride, d_values = queries + N * stride;
         int left = h.queries - first;
         copy_async_wait<0>();
         __syncthreads();
-        if (left > N)
-            stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, queries_at + (first + N), left - N, p);
+        if (left > N) stage_pair<E, width, N>(tiles + (turn ^ 1) * 2 * N * stride, Q, d_Z, queries_at + (first + N), left - N, p);
         copy_async_commit();
         int strips = own_count > 0 ? left : 0;
 #pragma unroll 1
@@ -610,7 +578,8 @@ __global__ void __launch_bounds__(LANES *most_backward_warps<precision, width>, 
             int query = first + at;
             add_scores<precision, width>(s, own_K, queries + at * stride);
             add_scores<precision, width>(d, own_V, d_values + at * stride);
-            transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias_of, logarithms + query, dots + query, factors + query);
+            transposed_gradient(s, d, h.scale * (float)LOG2_E, h.biased, bias_of, logarithms + query, dots + query,
+                                factors + query);
             add_values<precision, width>(d_V, s, d_values + at * stride);
             add_values<precision, width>(d_K, d, queries + at * stride);
         }
@@ -732,8 +701,8 @@ static void with_shape(int precision, const struct attention *a, const struct at
 
 /* Runs a kernel that deals a head's rows to warps, 16 each, as evenly as blocks of at most `most` warps allow. */
 template <class E, bool vectors>
-static void run(void (*kernel)(problem<E, vectors>), problem<E, vectors> p, int B, int most, int own_matrices, int tile, int stride,
-                cudaStream_t stream)
+static void run(void (*kernel)(problem<E, vectors>), problem<E, vectors> p, int B, int most, int own_matrices, int tile,
+                int stride, cudaStream_t stream)
 {
     int groups = (p.L + WARP_ROWS - 1) / WARP_ROWS, blocks = (groups + most - 1) / most, warps = (groups + blocks - 1) / blocks;
     size_t bytes = (size_t)(own_matrices * warps * WARP_ROWS + 4 * tile) * (size_t)stride * sizeof(E);
@@ -796,8 +765,8 @@ static void weights_of(const struct attention *a, float *weights, cudaStream_t s
 {
     int64_t rows = (int64_t)a->B * a->H * a->L;
     constexpr int warps = 8;
-    LAUNCH(softmax_weights<E>, (unsigned)((rows + warps - 1) / warps), warps * LANES, 0, stream, problem_of<E, false>(a, NULL), rows,
-           weights);
+    LAUNCH(softmax_weights<E>, (unsigned)((rows + warps - 1) / warps), warps * LANES, 0, stream, problem_of<E, false>(a, NULL),
+           rows, weights);
 }
 
 void kernel_attention_weights(const struct attention *a, float *weights, const struct launch *launch)

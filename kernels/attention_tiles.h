@@ -51,8 +51,8 @@ struct shared_rows {
  * addresses and dh multiples of a chunk) the copies are only started. A thread keeps to its columns; the block's threads are a
  * multiple of 32, and so of a row's chunks. steps[0] is there even if count is 0. */
 template <class E, int width, bool vectors>
-__device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_rows<const E> &from, shared_place<int> steps, int count,
-                                           int rows, int dh)
+__device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_rows<const E> &from, shared_place<int> steps,
+                                           int count, int rows, int dh)
 {
     constexpr int chunks = width / chunk<E>;
     static_assert(32 % chunks == 0, "a warp takes whole rows");
@@ -64,8 +64,7 @@ __device__ __forceinline__ void stage_rows(const shared_rows<E> &to, const head_
         if constexpr (vectors)
             copy_async(to.place + place, source, there);
         else
-            for (int j = 0; j < chunk<E>; j++)
-                to.at[place + j] = there && column + j < dh ? source[j] : activation_of<E>(0.0f);
+            for (int j = 0; j < chunk<E>; j++) to.at[place + j] = there && column + j < dh ? source[j] : activation_of<E>(0.0f);
     }
 }
 

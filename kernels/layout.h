@@ -145,8 +145,8 @@ __device__ __forceinline__ S row_sum(S x, int threads, pointer<S> scratch)
     return threads == 32 ? warp_sum(x) : block_sum(x, scratch);
 }
 
-/* A row's LayerNorm: (x - mean) scale. Over float32 both carry more than a float's digits, because what follows adds their errors up
- * over the row instead of averaging them away. */
+/* A row's LayerNorm: (x - mean) scale. Over float32 both carry more than a float's digits, because what follows adds their errors
+ * up over the row instead of averaging them away. */
 template <class A>
 struct normaliser {
     sum_of<A> mean, scale;
@@ -163,7 +163,7 @@ __host__ __device__ __forceinline__ pair epsilon_of(double epsilon)
 
 template <class A, int V, int C>
 __device__ __forceinline__ normaliser<A> normaliser_of(const float (&x)[C][V], int D, int threads, pair epsilon,
-                                                           pointer<sum_of<A>> scratch)
+                                                       pointer<sum_of<A>> scratch)
 {
     sum_of<A> sum = {}, squares = {};
 #pragma unroll

@@ -33,7 +33,8 @@ struct norm_output {
 
 /* A thread's numbers of row t of a matrix. */
 template <int V, int C, class A>
-__device__ __forceinline__ void fetch_row(fetched<A, V> (&row)[C], pointer<const A> matrix, int64_t stride, int t, int D, int threads)
+__device__ __forceinline__ void fetch_row(fetched<A, V> (&row)[C], pointer<const A> matrix, int64_t stride, int t, int D,
+                                          int threads)
 {
 #pragma unroll
     for (int c = 0; c < C; c++) {
@@ -75,7 +76,7 @@ __device__ __forceinline__ void add_inputs(const struct fetched_inputs<A, V, C> 
 /* Makes a row normal. */
 template <class A, int V, int C>
 __device__ __forceinline__ normaliser<A> make_row_normal(const struct norm_input<A> &n, float (&x)[C][V],
-                                                             pointer<sum_of<A>> scratch)
+                                                         pointer<sum_of<A>> scratch)
 {
     normaliser<A> s = normaliser_of<A>(x, n.D, n.threads, n.epsilon, scratch);
 #pragma unroll
@@ -104,7 +105,8 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1 ? 3 : 4) add_norm_forwar
 {
     SHARED(sum_of<A>, scratch, 32);
     int slots = (int)blockDim.x / n.threads, rows = ROWS_A_WARP * slots;
-    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T, own = first + (int)threadIdx.x / n.threads;
+    int first = block_from_the_end() * rows, end = first + rows < n.T ? first + rows : n.T,
+        own = first + (int)threadIdx.x / n.threads;
     struct fetched_inputs<A, V, C> in;
     uint32_t left = wanted_rows(n, own, slots, end);
     if (left) fetch_inputs(in, n, own + lowest_bit(left) * slots);
@@ -151,8 +153,8 @@ __device__ __forceinline__ void read_shared(pointer<const float> p, float (&x)[V
 
 /* The gradient of one row, into x, which holds the normal row; d is d_Y, gain in shared memory. */
 template <class A, int V, int C>
-__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, pointer<const float> gain, float (&d)[C][V], float scale,
-                                             float (&x)[C][V], pointer<sum_of<A>> scratch)
+__device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, pointer<const float> gain, float (&d)[C][V],
+                                             float scale, float (&x)[C][V], pointer<sum_of<A>> scratch)
 {
     sum_of<A> along = {}, sum = {};
 #pragma unroll
@@ -178,8 +180,8 @@ __device__ __forceinline__ void row_gradient(const struct norm_input<A> &n, poin
 
 /* Row t of the gradients of a and b. */
 template <class A, int V, int C>
-__device__ __forceinline__ void write_gradients(const struct norm_input<A> &n, const struct norm_output<A> &g, int t, float (&x)[C][V],
-                                                float (&a_sum)[C][V])
+__device__ __forceinline__ void write_gradients(const struct norm_input<A> &n, const struct norm_output<A> &g, int t,
+                                                float (&x)[C][V], float (&a_sum)[C][V])
 {
 #pragma unroll
     for (int c = 0; c < C; c++) {
@@ -201,8 +203,8 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
 {
     SHARED(sum_of<A>, scratch, 32);
     SHARED(float, gathered, 8 * BLOCK_THREADS);
-    int slots = (int)blockDim.x / n.threads;
-    int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
+    int slots = (int)blockDim.x / n.threads, block = block_from_the_end();
+    int first = block * rows, end = first + rows < n.T ? first + rows : n.T;
     float gain_sum[C][V] = {}, bias_sum[C][V] = {}, a_sum[C][V] = {};
     pointer<float> gain = gathered; /* until the sums are gathered */
     for (int column = (int)threadIdx.x; column < n.D; column += (int)blockDim.x) gain[column] = n.gain[column];
@@ -236,15 +238,15 @@ __global__ void __launch_bounds__(BLOCK_THREADS, V == 1           ? 1
             write_gradients(n, g, t, x, a_sum);
         }
     }
-    gather_rows(gain_sum, n.D, n.threads, gathered, g.gain_parts + (int64_t)blockIdx.x * n.D);
-    gather_rows(bias_sum, n.D, n.threads, gathered, g.bias_parts + (int64_t)blockIdx.x * n.D);
-    if (g.a_parts) gather_rows(a_sum, n.D, n.threads, gathered, g.a_parts + (int64_t)blockIdx.x * n.D);
+    gather_rows(gain_sum, n.D, n.threads, gathered, g.gain_parts + (int64_t)block * n.D);
+    gather_rows(bias_sum, n.D, n.threads, gathered, g.bias_parts + (int64_t)block * n.D);
+    if (g.a_parts) gather_rows(a_sum, n.D, n.threads, gathered, g.a_parts + (int64_t)block * n.D);
 }
 
 /* dropout(a) + b of wide row t, made normal, into x. */
 template <class A>
 __device__ __forceinline__ normaliser<A> wide_normal_row(const struct norm_input<A> &n, int t, pointer<float> x,
-                                                             pointer<sum_of<A>> scratch)
+                                                         pointer<sum_of<A>> scratch)
 {
     for_columns(n.D, [&](int column) {
         float own[1] = {float_of(n.a[t * n.a_stride + column])};
@@ -298,7 +300,8 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     SHARED(float, x, WIDEST_ROW);
     int first = (int)blockIdx.x * rows, end = first + rows < n.T ? first + rows : n.T;
     int64_t part = (int64_t)blockIdx.x * n.D;
-    pointer<float> gain_sum = g.gain_parts + part, bias_sum = g.bias_parts + part, a_sum = g.a_parts ? g.a_parts + part : g.a_parts;
+    pointer<float> gain_sum = g.gain_parts + part, bias_sum = g.bias_parts + part,
+                   a_sum = g.a_parts ? g.a_parts + part : g.a_parts;
     for_columns(n.D, [&](int column) {
         gain_sum[column] = 0, bias_sum[column] = 0;
         if (a_sum) a_sum[column] = 0;

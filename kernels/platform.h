@@ -148,6 +148,10 @@ template <int groups> __device__ __forceinline__ void copy_async_wait()
 
 #endif
 
+/* This block's place in an order from the last to the first. Products go over rows from the first to the last; a kernel between two
+ * of them that goes the other way finds what was written last in the L2 cache, and leaves there what is wanted first. */
+__device__ __forceinline__ int block_from_the_end() { return (int)(gridDim.x - 1 - blockIdx.x); }
+
 /* Activations are float or bf16; arithmetic is float. */
 __device__ __forceinline__ float float_of(float x) { return x; }
 __device__ __forceinline__ float float_of(bf16 x) { return __bfloat162float(x); }

@@ -31,7 +31,7 @@ struct window_error {
 
 template <class A, int V, int C>
 __device__ __forceinline__ normaliser<A> normal_row(const struct readout_input<A> &r, int64_t row, float (&x)[C][V],
-                                                        pointer<sum_of<A>> scratch)
+                                                    pointer<sum_of<A>> scratch)
 {
 #pragma unroll
     for (int c = 0; c < C; c++) {
@@ -69,7 +69,7 @@ __device__ __forceinline__ float readout_row(const struct readout_input<A> &r, i
 /* A wide row made normal, into x. */
 template <class A>
 __device__ __forceinline__ normaliser<A> wide_normal_row(const struct readout_input<A> &r, int64_t row, pointer<float> x,
-                                                             pointer<sum_of<A>> scratch)
+                                                         pointer<sum_of<A>> scratch)
 {
     for_columns(r.D, [&](int column) { x[column] = float_of(r.X[row * r.D + column]); });
     return make_normal<A>(x, r.D, epsilon_of(0), scratch);

@@ -15,7 +15,7 @@ enum { ROWS_A_WARP = 4, WARPS = BLOCK_THREADS / 32, PART_COLUMNS = 8, CAREFUL_CO
 template <int V, class F>
 __device__ __forceinline__ void for_vectors(int T, int columns, F act)
 {
-    int row = ((int)blockIdx.x * WARPS + (int)threadIdx.x / 32) * ROWS_A_WARP,
+    int row = (block_from_the_end() * WARPS + (int)threadIdx.x / 32) * ROWS_A_WARP,
         end = row + ROWS_A_WARP < T ? row + ROWS_A_WARP : T;
     for (; row < end; row++)
         for (int column = (int)threadIdx.x % 32 * V; column < columns; column += 32 * V) act(row, column);
@@ -89,7 +89,8 @@ __device__ __forceinline__ void clear_rows(const struct result_gradient<A> &g, i
         bool clear = own < end && g.x_wanted[own] == 0 && (!g.x_or_wanted || g.x_or_wanted[own] == 0);
         for (uint32_t left = __ballot_sync(0xffffffffu, clear); left; left &= left - 1) {
             pointer<A> row = g.x + (base + __ffs((int)left) - 1) * g.x_stride;
-            for (int column = (int)threadIdx.x % 32 * V; column < g.x_columns; column += 32 * V) write_vector<A>(row + column, zero);
+            for (int column = (int)threadIdx.x % 32 * V; column < g.x_columns; column += 32 * V)
+                write_vector<A>(row + column, zero);
         }
     }
 }
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, 3) finish_gradient(const struct
     constexpr int AT_ONCE = 4;
     SHARED(float, gathered, BLOCK_THREADS *V);
     struct column_share s = share_columns<V>(g.columns);
-    int first = (int)blockIdx.x * rows, end = first + rows < g.T ? first + rows : g.T;
+    int block = block_from_the_end(), first = block * rows, end = first + rows < g.T ? first + rows : g.T;
     if (g.x && blockIdx.y == 0) clear_rows<A, V>(g, first, end);
     bool curved = s.column < g.tanh_columns, read = curved || g.parts;
     pointer<const float> wanted = s.column < g.others ? g.wanted : g.other_wanted;
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, 3) finish_gradient(const struct
     float total[V];
 #pragma unroll
     for (int k = 0; k < V; k++) total[k] = value_of(sum[k]);
-    gather_columns(total, s, gathered, g.parts + (int64_t)blockIdx.x * g.columns, plus{});
+    gather_columns(total, s, gathered, g.parts + (int64_t)block * g.columns, plus{});
 }
 
 /* Where sums of parts go: each of up to MOST_SUMS matrices of parts, which lie behind one another, to its own place. */
@@ -235,7 +236,8 @@ void set_cleared(struct result_gradient<A> *g, const struct linear *l)
 template <class A, int V>
 void finish_gradient_of(const struct linear *l, const struct linear_gradient *g, const struct launch *launch)
 {
-    struct result_gradient<A> gradient = {};
+    struct result_gradient<A> gradient = {
+    };
     gradient.T = (int)l->T, gradient.columns = l->out, gradient.tanh_columns = l->tanh_columns;
     gradient.others = l->out - l->other_columns, gradient.stride = l->y_stride;
     gradient.y = (const A *)l->y, gradient.d_y = (A *)g->d_y;
@@ -249,7 +251,8 @@ void finish_gradient_of(const struct linear *l, const struct linear_gradient *g,
 template <class A>
 void finish_gradient_of(const struct linear *l, const struct linear_gradient *g, const struct launch *launch)
 {
-    takes_gradient_vectors<A>(l, g) ? finish_gradient_of<A, vector_width<A>>(l, g, launch) : finish_gradient_of<A, 1>(l, g, launch);
+    takes_gradient_vectors<A>(l, g) ? finish_gradient_of<A, vector_width<A>>(l, g, launch)
+                                    : finish_gradient_of<A, 1>(l, g, launch);
 }
 
 template <class A, int V>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Operations that take a row of activations at a time and belong to products: bias and tanh, gradients and their sums, careful products
- * (device.h: struct linear). */
+ * Operations that take a row of activations at a time and belong to products: bias and tanh, gradients and their sums, careful
+ * products (device.h: struct linear). */
 #ifndef ASTROMER_KERNELS_ROWS_H
 #define ASTROMER_KERNELS_ROWS_H
 

@@ -151,14 +151,16 @@ static void check_padding(int kind, int precision, const struct model_config *mo
     differentiate(&s, 3, true);
     assert_int_equal(s.encoder->windows.B, CAPACITY);
     assert_true(plain[N + TOTAL_WINDOWS] == 3);
-    for (size_t i = N; i < N + TOTALS; i++) assert_true(fabs((double)plain[i] - (double)s.gradient[i]) <= rounding * fabs((double)plain[i]));
+    for (size_t i = N; i < N + TOTALS; i++)
+        assert_true(fabs((double)plain[i] - (double)s.gradient[i]) <= rounding * fabs((double)plain[i]));
     double off = 0, norm = 0;
     for (size_t i = 0; i < N; i++) {
         double difference = (double)plain[i] - (double)s.gradient[i];
         off += difference * difference, norm += (double)plain[i] * (double)plain[i];
     }
     assert_true(norm > 0);
-    if (!(sqrt(off) <= (1e-6 + rounding) * sqrt(norm))) fail_msg("padding changes the gradient by %g of %g", sqrt(off), sqrt(norm));
+    if (!(sqrt(off) <= (1e-6 + rounding) * sqrt(norm)))
+        fail_msg("padding changes the gradient by %g of %g", sqrt(off), sqrt(norm));
 
     differentiate(&s, 0, true);
     for (size_t i = 0; i < N + TOTALS; i++)

@@ -107,8 +107,8 @@ struct embed_gradient {
 };
 
 /* In many operations `wanted` says which rows somebody will read: T flags, 0 or 1; NULL: all. The results in other rows are
- * undefined, and gradients with respect to them count as zero. A device may skip these rows or work on them too, so they must have
- * been written once; and it may clear rows of an input that no wanted result reads. */
+ * undefined, and gradients with respect to them count as zero. A device may skip these rows or work on them too, so they must
+ * have been written once; and it may clear rows of an input that no wanted result reads. */
 
 /* y = x W + b; the first tanh_columns columns of y go through tanh. */
 struct linear {
@@ -130,8 +130,8 @@ struct linear {
 /* d_x (NULL: not wanted) is overwritten, with 0 where no column of y is wanted; d_weight (stride of weight) and d_bias are
  * accumulated into. Where forward applied tanh, d_y is first multiplied in place by 1 - y^2: it is clobbered. */
 struct linear_gradient {
-    void *d_y; /* T x out, stride of y */
-    void *d_x; /* T x in, stride of x */
+    void *d_y;                /* T x out, stride of y */
+    void *d_x;                /* T x in, stride of x */
     float *d_weight, *d_bias; /* d_bias NULL: not wanted */
 };
 

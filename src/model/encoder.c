@@ -425,9 +425,8 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
                                                      .d_gain = g + v->norm2_gain,
                                                      .d_bias = g + v->norm2_bias,
                                                      .d_a_sums = g + v->ffn2_bias});
-    o->linear_backward(
-        e->device, &feed_out,
-        &(struct linear_gradient){.d_y = e->d_X, .d_x = e->d_G, .d_weight = g + v->ffn2_weight});
+    o->linear_backward(e->device, &feed_out,
+                       &(struct linear_gradient){.d_y = e->d_X, .d_x = e->d_G, .d_weight = g + v->ffn2_weight});
     o->linear_backward(
         e->device, &feed_in,
         &(struct linear_gradient){.d_y = e->d_G, .d_x = e->d_Y, .d_weight = g + v->ffn_weight, .d_bias = g + v->ffn_bias});
@@ -438,9 +437,8 @@ static void block_backward(struct encoder *e, int i, const float *w, const struc
                                                      .d_gain = g + v->norm1_gain,
                                                      .d_bias = g + v->norm1_bias,
                                                      .d_a_sums = g + v->merge_bias});
-    o->linear_backward(
-        e->device, &merge,
-        &(struct linear_gradient){.d_y = e->d_Y, .d_x = e->d_X, .d_weight = g + v->merge_weight});
+    o->linear_backward(e->device, &merge,
+                       &(struct linear_gradient){.d_y = e->d_Y, .d_x = e->d_X, .d_weight = g + v->merge_weight});
     o->attention_backward(e->device, &attention,
                           &(struct attention_gradient){.d_Z = e->d_X,
                                                        .d_Q = e->d_P,

@@ -75,8 +75,8 @@ class Gpu(CommandLineTest):
         near = [self.expect(0, "neighbours", "--embedding", "cpu.h5", "--ids", "synth-0000000002", "--json", f"device={device}").out
                 for device in ("cpu", "cuda")]
         self.assertEqual(*near)
-        rmse = [json.loads(self.expect(0, "evaluate", *survey, "--json", f"device={device}").out)["rmse"] for device in ("cpu", "cuda")]
-        np.testing.assert_allclose(*rmse, rtol=1e-4)
+        said = [self.expect(0, "evaluate", *survey, "--json", f"device={device}").out for device in ("cpu", "cuda")]
+        np.testing.assert_allclose(*(json.loads(line)["rmse"] for line in said), rtol=1e-4)
 
     def test_classifiers_are_the_cpus(self):
         """Each head, its encoder training along where it has one."""
@@ -87,8 +87,8 @@ class Gpu(CommandLineTest):
         for head in ("skip", "avg", "max", "att_avg", "att_cls", "base_gru", "raw_gru"):
             found = []
             for device in ("cpu", "cuda"):
-                words = ["classify", "--survey", "survey", "--folds", "folds.h5", "--samples", 10, "--head", head, "--out", f"{device}-{head}.h5",
-                         f"device={device}", "classify.epochs=3", "classify.batch=16"]
+                words = ["classify", "--survey", "survey", "--folds", "folds.h5", "--samples", 10, "--head", head,
+                         "--out", f"{device}-{head}.h5", f"device={device}", "classify.epochs=3", "classify.batch=16"]
                 words += [] if head.endswith("gru") else ["--checkpoint", "run/best.h5", "--train-encoder"]
                 self.expect(0, *words)
                 with h5py.File(self.folder / f"{device}-{head}.h5") as file:

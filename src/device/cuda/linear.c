@@ -2,8 +2,8 @@
  *
  * Linear layers on the GPU: products with a little before and after. All rows are computed, wanted or not: a product of whole
  * matrices is faster than picking rows. Rows that nobody computed hold anything, also what is not a number, and zero times that
- * is not zero; so backward clears them, where they lie, before a sum over rows meets them. The bias's gradient is no by-product of
- * the weight's: on an H100 cuBLASLt's epilogue for it took 74 to 127 % longer than the product alone. */
+ * is not zero; so backward clears them, where they lie, before a sum over rows meets them. The bias's gradient is no by-product
+ * of the weight's: on an H100 cuBLASLt's epilogue for it took 74 to 127 % longer than the product alone. */
 #include <stdint.h>
 
 #include "device/cuda/state.h"

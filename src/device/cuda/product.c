@@ -211,8 +211,8 @@ static struct cuda_plan plan_new(struct cuda_device *cuda, const struct cuda_pro
     struct cuda_plan plan = {0};
     memcpy(plan.choice.key, key, sizeof plan.choice.key);
     if (recall(cuda, &plan, p)) return plan;
-    CHECK(choose(cuda, &plan, p), "cuBLASLt has no algorithm for a product of %lld x %lld x %lld at precision %s", (long long)p->M,
-          (long long)p->N, (long long)p->K, config_name("precision", cuda->precision));
+    CHECK(choose(cuda, &plan, p), "cuBLASLt has no algorithm for a product of %lld x %lld x %lld at precision %s",
+          (long long)p->M, (long long)p->N, (long long)p->K, config_name("precision", cuda->precision));
     cuda_choice_keep(cuda, &plan.choice);
     return plan;
 }
