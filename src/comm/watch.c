@@ -77,15 +77,6 @@ static _Noreturn void end_run(void)
     _exit(STATUS_FAILED);
 }
 
-static _Noreturn void end_because_of_own(const struct watch *w, const char *what, const char *why)
-{
-    char host[MEET_HOST];
-    meet_host(host);
-    fprintf(stderr, "astromer: %s: rank %d of %d: %s is not done after %g s: %s; this run ends\n", host, w->rank, w->size, what,
-            w->timeout_seconds, why);
-    end_run();
-}
-
 static void hang_up(struct peer *peer)
 {
     close(peer->socket);
@@ -106,6 +97,16 @@ static void say(struct peer *peer, enum kind kind, int64_t sums)
 static void say_to_all(struct watch *w, enum kind kind, int64_t sums)
 {
     for (int i = 0; i < w->peers; i++) say(&w->peer[i], kind, sums);
+}
+
+static _Noreturn void end_because_of_own(struct watch *w, const char *what, const char *why)
+{
+    char host[MEET_HOST];
+    meet_host(host);
+    fprintf(stderr, "astromer: %s: rank %d of %d: %s is not done after %g s: %s; this run ends\n", host, w->rank, w->size, what,
+            w->timeout_seconds, why);
+    say_to_all(w, LOST, 0);
+    end_run();
 }
 
 /* The peer is missing: says so and ends the run. */

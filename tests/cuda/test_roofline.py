@@ -37,7 +37,8 @@ class Roofline(unittest.TestCase):
         scores = 2 * 2 * B * L * L * D * M * 1e-9
         forward, backward = (sum(k["gflop"] for k in self.kinds("", f"attention {way}")) for way in ("forward", "backward"))
         self.assertTrue(0.3 * scores < forward < 2 * scores, (forward, scores))
-        self.assertTrue(2 * forward < backward < 4 * forward, (forward, backward))
+        # Two products forward; backward the scores and d_weights twice, d_Q, d_K, d_V, and at bf16 the balance of d_Q.
+        self.assertTrue(2 * forward < backward <= 4.001 * forward, (forward, backward))
 
     def test_bytes_of_the_parameters(self):
         adam, = self.kinds("adam")
