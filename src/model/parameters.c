@@ -209,20 +209,20 @@ static float initial_value(const struct parameter *parameter, uint64_t seed, int
 /* Rows of unit length and at right angles: random directions, made so one after the other (Gram and Schmidt). */
 static void initialise_orthogonal(const struct parameter *p, float *values, uint64_t seed)
 {
-    size_t columns = (size_t)p->columns;
-    double *row = memory_new((size_t)p->rows * columns, sizeof *row, "initial weights");
+    size_t rows = (size_t)p->rows, columns = (size_t)p->columns;
+    double *row = memory_new(rows * columns, sizeof *row, "initial weights");
     CHECK(p->rows <= p->columns, "%s cannot have %d rows at right angles", p->name, p->rows);
-    for (int i = 0; i < p->rows; i++) {
-        double *own = row + (size_t)i * columns, square = 0;
-        for (size_t c = 0; c < columns; c++) own[c] = normal(seed, p->number, (uint32_t)((size_t)i * columns + c));
-        for (int j = 0; j < i; j++) {
-            double *other = row + (size_t)j * columns, along = 0;
+    for (size_t i = 0; i < rows; i++) {
+        double *own = row + i * columns, square = 0;
+        for (size_t c = 0; c < columns; c++) own[c] = normal(seed, p->number, (uint32_t)(i * columns + c));
+        for (size_t j = 0; j < i; j++) {
+            double *other = row + j * columns, along = 0;
             for (size_t c = 0; c < columns; c++) along += own[c] * other[c];
             for (size_t c = 0; c < columns; c++) own[c] -= along * other[c];
         }
         for (size_t c = 0; c < columns; c++) square += own[c] * own[c];
         for (size_t c = 0; c < columns; c++) own[c] /= sqrt(square);
-        for (size_t c = 0; c < columns; c++) values[p->offset + i * p->row_stride + (int64_t)c] = (float)own[c];
+        for (size_t c = 0; c < columns; c++) values[p->offset + (int64_t)i * p->row_stride + (int64_t)c] = (float)own[c];
     }
     memory_free(row);
 }
