@@ -17,9 +17,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUSY = 0.5  # a load above it before a bench makes its figures worth little
+BUSY = 0.5  # more cores busy than this before a bench make its figures worth little
 SETUP = 'source "$0" && setup_mpi && { [ "$1" = spin ] || setup_shared; } && shift && exec mpirun --bind-to none "$@"'
 
 
@@ -73,11 +74,26 @@ def processor():
         return platform.processor() or platform.machine()
 
 
+def cores_busy(seconds=0.5):
+    """Cores that somebody keeps busy now. The load average would count this bench's predecessor for minutes."""
+    def ticks():
+        with open('/proc/stat') as file:
+            numbers = [int(word) for word in file.readline().split()[1:9]]
+        return sum(numbers), numbers[3] + numbers[4]  # all, idle
+    try:
+        before = ticks()
+        time.sleep(seconds)
+        all_, idle = (now - then for now, then in zip(ticks(), before))
+        return round(os.cpu_count() * (1 - idle / all_), 2) if all_ else 0.0
+    except (OSError, ValueError, IndexError):
+        return round(os.getloadavg()[0], 2)
+
+
 def describe_machine():
     commit = first_line_of(['git', 'rev-parse', '--short=12', 'HEAD'])
-    if commit != 'unknown' and first_line_of(['git', 'status', '--porcelain', '--untracked-files=no'], ''):
+    if commit != 'unknown' and first_line_of(['git', 'status', '--porcelain', '--untracked-files=no', '--', '.', ':!bench/results'], ''):
         commit += ' with changes'
-    return {'processor': processor(), 'cores': len(os.sched_getaffinity(0)), 'load_before': round(os.getloadavg()[0], 2),
+    return {'processor': processor(), 'cores': len(os.sched_getaffinity(0)), 'load_before': cores_busy(),
             'commit': commit, 'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')}
 
 

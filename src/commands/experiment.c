@@ -14,6 +14,7 @@
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/experiment_grid.h"
+#include "commands/files.h"
 #include "commands/options.h"
 #include "commands/vet.h"
 #include "train/finetune.h"
@@ -268,11 +269,10 @@ static int write_results(const struct experiment *x, struct error *error)
     snprintf(results, sizeof results, "%s/results.jsonl", dir);
     snprintf(table, sizeof table, "%s/table.txt", dir);
     if (grid_write_results(&x->grid, results, error)) return error->status;
-    FILE *file = fopen(table, "w");
-    if (!file) return error_set(error, STATUS_FAILED, "%s: cannot be written: %s", table, strerror(errno));
-    grid_print_table(&x->grid, file, error);
-    if (fclose(file)) error_set(error, STATUS_FAILED, "%s: cannot be written: %s", table, strerror(errno));
-    if (error->status) return error->status;
+    struct text_file text;
+    if (text_file_begin(&text, table, error)) return error->status;
+    grid_print_table(&x->grid, text.file, error);
+    if (text_file_end(&text, error)) return error->status;
     printf("\n");
     grid_print_table(&x->grid, stdout, error);
     printf("\nmade %s and %s\nnext: tools/figures all %s --out %s/figures\n", results, table, dir, dir);

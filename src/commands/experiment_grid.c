@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "commands/files.h"
 
 /* Lists ------------------------------------------------------------------------------------------------------------------ */
 
@@ -239,8 +240,8 @@ struct unit *grid_units(const struct grid *grid, int ranks, int *count)
 
 int grid_write_results(const struct grid *grid, const char *path, struct error *error)
 {
-    FILE *out = fopen(path, "w");
-    if (!out) return error_set(error, STATUS_FAILED, "%s: cannot be written: %s", path, strerror(errno));
+    struct text_file out;
+    if (text_file_begin(&out, path, error)) return error->status;
     for (int s = 0; s < grid->survey_count; s++)
         for (int n = 0; n < grid->survey[s].folds.sample_counts; n++)
             for (int fold = 0; fold < grid->survey[s].folds.fold_count; fold++)
@@ -251,10 +252,10 @@ int grid_write_results(const struct grid *grid, const char *path, struct error *
                     struct prediction_origin origin = grid_origin(grid, s, n, fold, kind);
                     json_begin(&json);
                     prediction_json(&json, &summary, &origin);
-                    if (json_end(&json, out)) error_set(error, STATUS_FAILED, "%s: cannot be written: %s", path, strerror(errno));
+                    if (json_end(&json, out.file))
+                        error_set(error, STATUS_FAILED, "%s: cannot be written: %s", path, strerror(errno));
                 }
-    if (fclose(out)) error_set(error, STATUS_FAILED, "%s: cannot be written: %s", path, strerror(errno));
-    return error->status;
+    return text_file_end(&out, error);
 }
 
 /* "0.653 +- 0.012" of the folds that are finished. */

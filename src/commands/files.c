@@ -3,13 +3,54 @@
  * Files that commands write. */
 #include "commands/files.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/memory.h"
 
 bool files_same(const char *one, const char *other)
 {
     struct stat first, second;
     return !stat(one, &first) && !stat(other, &second) && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+static int failed(const char *path, const char *what, struct error *error)
+{
+    return error_set(error, STATUS_FAILED, "%s: %s: %s", path, what, strerror(errno));
+}
+
+static void forget(struct text_file *text)
+{
+    memory_free(text->name);
+    memory_free(text->partial);
+    *text = (struct text_file){0};
+}
+
+int text_file_begin(struct text_file *text, const char *name, struct error *error)
+{
+    size_t bytes = strlen(name) + sizeof ".partial";
+    *text = (struct text_file){.name = memory_new(bytes, 1, "a path"), .partial = memory_new(bytes, 1, "a path")};
+    snprintf(text->name, bytes, "%s", name);
+    snprintf(text->partial, bytes, "%s.partial", name);
+    text->file = fopen(text->partial, "w");
+    if (text->file) return STATUS_OK;
+    failed(text->partial, "cannot be written", error);
+    forget(text);
+    return error->status;
+}
+
+int text_file_end(struct text_file *text, struct error *error)
+{
+    if (!text->file) return error->status;
+    bool bad = ferror(text->file) != 0;
+    bad |= fclose(text->file) != 0;
+    if (bad && !error->status) failed(text->partial, "cannot be written", error);
+    if (!error->status && rename(text->partial, text->name)) failed(text->name, "cannot take its name", error);
+    if (error->status) unlink(text->partial);
+    forget(text);
+    return error->status;
 }
 
 void csv_put(FILE *file, const char *text)

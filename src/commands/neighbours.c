@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * astromer neighbours: the light curves that a model finds most like given ones. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/json.h"
 #include "base/memory.h"
@@ -35,8 +33,7 @@ struct neighbours {
     struct embedding_reader reader;
     struct id_list list;
     struct nearest nearest;
-    char *temporary; /* rank 0 with --out: where the table is written first */
-    FILE *csv;
+    struct text_file csv; /* rank 0 with --out */
 };
 
 /* The ids asked for ------------------------------------------------------------------------------------------------------------
@@ -190,7 +187,7 @@ static void measure(struct neighbours *n, const struct row *row, struct summary 
 static void show(struct neighbours *n, const struct row *row, struct summary *summary)
 {
     char safe[SHOWN_TEXT];
-    if (n->csv) put_csv(n->csv, row);
+    if (n->csv.file) put_csv(n->csv.file, row);
     if (n->json) {
         print_json(row);
         return;
@@ -235,7 +232,7 @@ static void print_head(const struct neighbours *n, const struct summary *summary
 static int show_all(struct neighbours *n, struct error *error)
 {
     struct summary summary = {.id = 2, .class = 5, .neighbour = 9};
-    if (n->csv) fputs("id,class,rank,neighbour,neighbour_class,cosine\n", n->csv);
+    if (n->csv.file) fputs("id,class,rank,neighbour,neighbour_class,cosine\n", n->csv.file);
     if (each_row(n, measure, &summary, error)) return error->status;
     if (!n->json) print_head(n, &summary);
     if (each_row(n, show, &summary, error)) return error->status;
@@ -248,31 +245,12 @@ static int show_all(struct neighbours *n, struct error *error)
 /* The table on disk ------------------------------------------------------------------------------------------------------------
  */
 
-static int csv_failed(const char *path, const char *what, struct error *error)
-{
-    return error_set(error, STATUS_FAILED, "%s: %s: %s", path, what, strerror(errno));
-}
-
 /* Rank 0: before the work, so that a folder that is not there is told of at once. */
 static int csv_open(struct neighbours *n, struct error *error)
 {
     if (files_same(n->out, n->embedding))
         return error_set(error, STATUS_USAGE, "neighbours: --out %s would overwrite the embeddings; name another file", n->out);
-    size_t bytes = strlen(n->out) + sizeof ".partial";
-    n->temporary = memory_new(bytes, 1, "a path");
-    snprintf(n->temporary, bytes, "%s.partial", n->out);
-    n->csv = fopen(n->temporary, "w");
-    return n->csv ? STATUS_OK : csv_failed(n->temporary, "cannot be written", error);
-}
-
-static void csv_close(struct neighbours *n, struct error *error)
-{
-    if (!n->csv) return;
-    bool bad = ferror(n->csv) != 0;
-    bad |= fclose(n->csv) != 0;
-    if (bad) csv_failed(n->temporary, "cannot be written", error);
-    if (!error->status && rename(n->temporary, n->out)) csv_failed(n->out, "cannot take its name", error);
-    if (error->status) unlink(n->temporary);
+    return text_file_begin(&n->csv, n->out, error);
 }
 
 /* The command ------------------------------------------------------------------------------------------------------------------
@@ -317,8 +295,7 @@ static int prepare(struct neighbours *n, const struct operands *operands, struct
 static int neighbours(struct neighbours *n, const struct operands *operands, struct error *error)
 {
     if (!prepare(n, operands, error) && !search(n, error) && comm_rank(n->comm) == 0) show_all(n, error);
-    csv_close(n, error);
-    memory_free(n->temporary);
+    text_file_end(&n->csv, error);
     nearest_release(&n->nearest);
     id_list_release(&n->list);
     embedding_reader_close(&n->reader);
