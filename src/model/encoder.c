@@ -14,7 +14,7 @@
 enum { WINDOWS_ON_CPU = 32 };
 /* Without a backward pass that must find everything again, a block's activations are used at once: so few that they stay in
  * cache. */
-enum { WINDOWS_OF_A_THREAD = 8 };
+enum { WINDOWS_OF_A_THREAD = 3 };
 static const size_t ARENA_BYTES_ON_CPU = (size_t)4 << 30;
 /* Of a GPU's free memory this part stays free for what is allocated later: work memory of operations, libraries, graphs. */
 enum { PART_LEFT_FREE = 16 };
