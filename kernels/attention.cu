@@ -32,20 +32,21 @@ static const double LOG2_E = 1.44269504088896340736;
 template <int precision, int width>
 constexpr int most_warps = precision == PRECISION_BF16 ? (width > 64 ? 4 : 5) : (width > 64 ? 2 : 4);
 template <int precision, int width>
-constexpr int blocks = precision == PRECISION_BF16 &&width <= 64 ? 4 : 2;
+constexpr int blocks = precision != PRECISION_BF16 || width > 64 ? 2 : 4;
 template <int precision, int width>
 constexpr int most_backward_warps = most_warps<precision, width> < 4 ? most_warps<precision, width> : 4;
 template <int precision, int width, bool vectors>
-constexpr int backward_blocks = precision == PRECISION_BF16 &&width <= 64 ? (vectors ? 4 : 3) : 2;
+constexpr int backward_blocks = precision != PRECISION_BF16 || width > 64 ? 2
+                                : vectors                                 ? 4
+                                                                          : 3;
 template <int precision, int width>
 constexpr int tile_rows = width <= 64 || precision == PRECISION_BF16 ? 32 : 16;
 /* A tile at bf16 is taken in strips of so many rows: what is held of them then leaves registers for a fourth block. */
 template <int precision, int width>
 constexpr int strip_rows = precision == PRECISION_BF16 ? 16 : tile_rows<precision, width>;
 
-/* A struct attention as kernels take it, E an element of activations. With vectors, all addresses and dh are multiples of 16
- * bytes.
- */
+/* A struct attention as kernels take it, E an element of activations. With vectors, all addresses and the bytes of dh are
+ * multiples of 16. */
 template <class E, bool vectors_>
 struct problem {
     static constexpr bool vectors = vectors_;
