@@ -139,14 +139,14 @@ static float *values_of(struct devices *d, const struct both *b, bool cuda)
     return values;
 }
 
-/* Columns 0 .. columns - 1 of the rows with a flag (NULL: all) agree; gradient: the wider bound. */
-static void check_rows(struct devices *d, const char *what, const struct both *b, int64_t columns, int64_t stride,
-                       const float *flags, bool gradient)
+/* Columns first .. end - 1 of the rows with a flag (NULL: all) agree; gradient: the wider bound. */
+static void check_columns(struct devices *d, const char *what, const struct both *b, int64_t first, int64_t end, int64_t stride,
+                          const float *flags, bool gradient)
 {
     float *cpu = values_of(d, b, false), *cuda = values_of(d, b, true);
     double difference = 0, norm = 0;
     for (int64_t row = 0; row * stride < b->count; row++)
-        for (int64_t j = 0; (!flags || flags[row] != 0) && j < columns; j++) {
+        for (int64_t j = first; (!flags || flags[row] != 0) && j < end; j++) {
             double x = (double)cpu[row * stride + j], off = (double)cuda[row * stride + j] - x;
             difference += off * off, norm += x * x;
         }
@@ -154,6 +154,12 @@ static void check_rows(struct devices *d, const char *what, const struct both *b
         fail_msg("%s at %s: off by %g of %g", what, config_name("precision", d->precision), sqrt(difference), sqrt(norm));
     memory_free(cpu);
     memory_free(cuda);
+}
+
+static void check_rows(struct devices *d, const char *what, const struct both *b, int64_t columns, int64_t stride,
+                       const float *flags, bool gradient)
+{
+    check_columns(d, what, b, 0, columns, stride, flags, gradient);
 }
 
 static void check_all(struct devices *d, const char *what, const struct both *b, bool gradient)
@@ -308,53 +314,89 @@ static struct both flags_new(struct devices *d, int64_t T, uint32_t tensor, floa
     return flags;
 }
 
-/* NaN in the rows without a flag. */
-static void spoil(struct devices *d, const struct both *b, int64_t stride, const float *flags)
+/* NaN in columns first .. end - 1 of the rows without a flag (flags NULL: nowhere). */
+static void spoil_columns(struct devices *d, const struct both *b, int64_t stride, int64_t first, int64_t end, const float *flags)
 {
     float *values = values_of(d, b, false);
-    for (int64_t i = 0; i < b->count; i++)
-        if (flags[i / stride] == 0) values[i] = NAN;
+    for (int64_t i = 0; flags && i < b->count; i++)
+        if (flags[i / stride] == 0 && i % stride >= first && i % stride < end) values[i] = NAN;
     put(d, b, values);
     memory_free(values);
 }
 
-static void check_linear(int precision, int64_t T, int in, int out, int tanh_columns, bool wanted, bool careful)
+static void spoil(struct devices *d, const struct both *b, int64_t stride, const float *flags)
+{
+    spoil_columns(d, b, stride, 0, stride, flags);
+}
+
+struct linear_case {
+    int64_t T;
+    int in, out, tanh_columns, others;
+    bool wanted, other_wanted, careful, no_d_bias;
+};
+
+/* The rows of x from which some column of y is wanted; NULL: all. Freed by the caller. */
+static float *rows_used(const struct linear_case *c, const float *wanted, const float *other_wanted)
+{
+    bool all_others = c->others == c->out, some_others = c->others > 0;
+    const float *one = c->wanted && !all_others ? wanted : NULL, *other = c->other_wanted && some_others ? other_wanted : NULL;
+    if ((!all_others && !one) || (some_others && !other)) return NULL;
+    float *used = memory_new((size_t)c->T + 1, sizeof *used, "flags");
+    for (int64_t t = 0; t < c->T; t++) used[t] = (one && one[t] != 0) || (other && other[t] != 0);
+    return used;
+}
+
+/* Nobody may look at what lies where nothing is wanted: it is NaN. */
+static void check_linear(int precision, struct linear_case c)
 {
     struct devices d;
-    float *host;
+    float *host, *other_host;
     devices_open(&d, precision);
-    int xs = in + 8, ys = out + 16;
-    struct both flags = flags_new(&d, T, 40, &host);
-    struct both x = activations_new(&d, T * xs, 1), P = weights_new(&d, (int64_t)(in + 1) * out, 2); /* weight, then bias */
-    struct both y = nans_new(&d, T * ys), d_y = activations_new(&d, T * ys, 4), d_x = nans_new(&d, T * xs);
-    struct both d_W = weights_new(&d, (int64_t)in * out, 5), d_b = weights_new(&d, out, 6);
-    struct linear cpu = {.T = T,
-                         .in = in,
-                         .out = out,
+    int xs = c.in + 8, ys = c.out + 16, first = c.out - c.others;
+    struct both flags = flags_new(&d, c.T, 40, &host), other_flags = flags_new(&d, c.T, 42, &other_host);
+    struct both x = activations_new(&d, c.T * xs, 1), P = weights_new(&d, (int64_t)(c.in + 1) * c.out, 2); /* weight, then bias */
+    struct both y = nans_new(&d, c.T * ys), d_y = activations_new(&d, c.T * ys, 4), d_x = nans_new(&d, c.T * xs);
+    struct both d_W = weights_new(&d, (int64_t)c.in * c.out, 5), d_b = weights_new(&d, c.out, 6);
+    const float *rows = c.wanted ? host : NULL, *other_rows = c.other_wanted ? other_host : NULL;
+    float *used = rows_used(&c, host, other_host);
+    struct linear cpu = {.T = c.T,
+                         .in = c.in,
+                         .out = c.out,
                          .x = x.cpu,
                          .x_stride = xs,
                          .weight = P.cpu,
-                         .weight_stride = out,
-                         .bias = (float *)P.cpu + in * out,
+                         .weight_stride = c.out,
+                         .bias = (float *)P.cpu + c.in * c.out,
                          .y = y.cpu,
                          .y_stride = ys,
-                         .tanh_columns = tanh_columns,
-                         .careful = careful,
-                         .wanted = wanted ? flags.cpu : NULL};
+                         .tanh_columns = c.tanh_columns,
+                         .careful = c.careful,
+                         .wanted = c.wanted ? flags.cpu : NULL,
+                         .other_columns = c.others,
+                         .other_wanted = c.other_wanted ? other_flags.cpu : NULL};
     struct linear cuda = cpu;
-    cuda.x = x.cuda, cuda.weight = P.cuda, cuda.bias = (float *)P.cuda + in * out, cuda.y = y.cuda,
-    cuda.wanted = wanted ? flags.cuda : NULL;
+    cuda.x = x.cuda, cuda.weight = P.cuda, cuda.bias = (float *)P.cuda + c.in * c.out, cuda.y = y.cuda,
+    cuda.wanted = c.wanted ? flags.cuda : NULL, cuda.other_wanted = c.other_wanted ? other_flags.cuda : NULL;
     d.cuda->operations->use_parameters(d.cuda, P.cuda, P.count);
+    if (used) spoil(&d, &x, xs, used);
     d.cpu->operations->linear_forward(d.cpu, &cpu);
     d.cuda->operations->linear_forward(d.cuda, &cuda);
-    check_rows(&d, "y of a linear layer", &y, out, ys, wanted ? host : NULL, false);
-    if (wanted) spoil(&d, &y, ys, host);
-    if (wanted) spoil(&d, &d_y, ys, host);
-    d.cpu->operations->linear_backward(d.cpu, &cpu, &(struct linear_gradient){d_y.cpu, d_x.cpu, d_W.cpu, d_b.cpu});
-    d.cuda->operations->linear_backward(d.cuda, &cuda, &(struct linear_gradient){d_y.cuda, d_x.cuda, d_W.cuda, d_b.cuda});
-    check_rows(&d, "d_x of a linear layer", &d_x, in, xs, NULL, true);
+    check_columns(&d, "y of a linear layer", &y, 0, first, ys, rows, false);
+    check_columns(&d, "other columns of y of a linear layer", &y, first, c.out, ys, other_rows, false);
+    const struct both *results[] = {&y, &d_y};
+    for (int i = 0; i < 2; i++) {
+        spoil_columns(&d, results[i], ys, 0, first, rows);
+        spoil_columns(&d, results[i], ys, first, c.out, other_rows);
+    }
+    d.cpu->operations->linear_backward(d.cpu, &cpu,
+                                       &(struct linear_gradient){d_y.cpu, d_x.cpu, d_W.cpu, c.no_d_bias ? NULL : d_b.cpu});
+    d.cuda->operations->linear_backward(d.cuda, &cuda,
+                                        &(struct linear_gradient){d_y.cuda, d_x.cuda, d_W.cuda, c.no_d_bias ? NULL : d_b.cuda});
+    check_rows(&d, "d_x of a linear layer", &d_x, c.in, xs, NULL, true);
     check_all(&d, "d_W of a linear layer", &d_W, true);
     check_all(&d, "d_b of a linear layer", &d_b, true);
+    memory_free(used);
+    memory_free(other_host);
     memory_free(host);
     devices_close(&d);
 }
@@ -362,14 +404,21 @@ static void check_linear(int precision, int64_t T, int in, int out, int tanh_col
 static void linear_layers_are_the_cpus(void **state)
 {
     (void)state;
-    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++) {
-        check_linear(precisions[p], 1, 3, 5, 0, false, false);
-        check_linear(precisions[p], 37, 16, 24, 24, true, false);
-        check_linear(precisions[p], 200, 24, 40, 16, false, false);
-        check_linear(precisions[p], 64, 256, 96, 0, true, false);
-    }
-    check_linear(PRECISION_FP32, 33, 40, 17, 5, false, true);
-    check_linear(PRECISION_FP32, 0, 4, 4, 0, false, false);
+    static const struct linear_case cases[] = {
+        {.T = 1, .in = 3, .out = 5},
+        {.T = 37, .in = 16, .out = 24, .tanh_columns = 24, .wanted = true},
+        {.T = 200, .in = 24, .out = 40, .tanh_columns = 16},
+        {.T = 64, .in = 256, .out = 96, .wanted = true},
+        {.T = 64, .in = 32, .out = 48, .wanted = true, .no_d_bias = true},
+        {.T = 300, .in = 16, .out = 64, .others = 32, .other_wanted = true},
+        {.T = 90, .in = 16, .out = 64, .others = 32, .wanted = true, .other_wanted = true},
+        {.T = 90, .in = 16, .out = 64, .others = 64, .other_wanted = true, .no_d_bias = true},
+        {.T = 70, .in = 7, .out = 13, .tanh_columns = 5, .others = 3, .wanted = true, .other_wanted = true},
+    };
+    for (int p = FIRST_PRECISION; p < ALL_PRECISIONS; p++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_linear(precisions[p], cases[i]);
+    check_linear(PRECISION_FP32, (struct linear_case){.T = 33, .in = 40, .out = 17, .tanh_columns = 5, .careful = true});
+    check_linear(PRECISION_FP32, (struct linear_case){.in = 4, .out = 4});
 }
 
 static void check_norm(int precision, int64_t T, int D, bool two, bool wanted, float rate)
