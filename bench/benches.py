@@ -20,6 +20,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+LINE = 150   # characters of a result file
 BUSY = 0.5  # more cores busy than this before a bench make its figures worth little
 SETUP = 'source "$0" && setup_mpi && { [ "$1" = spin ] || setup_shared; } && shift && exec mpirun --bind-to none "$@"'
 
@@ -109,13 +110,26 @@ def ratio(above, below, what):
     return summary([a / b for a, b in zip(above['rounds'], below['rounds'])], what, 'times')
 
 
+def readable_json(value, indent=''):
+    """JSON in which a list or object stands on one line where that is not too long, or where it has only numbers and words."""
+    line, parts = json.dumps(value), value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if len(indent + line) <= LINE or not any(isinstance(part, (dict, list)) for part in parts):
+        return line
+    deeper = indent + ' '
+    inner = [readable_json(part, deeper) for part in parts]
+    if isinstance(value, dict):
+        inner = [f'{json.dumps(name)}: {text}' for name, text in zip(value, inner)]
+    begin, end = '{}' if isinstance(value, dict) else '[]'
+    return begin + '\n' + deeper + f',\n{deeper}'.join(inner) + '\n' + indent + end
+
+
 def write_result(path, bench, machine, setting, numbers, prediction=False, notes=(), **more):
     """Writes a result file; a reader never sees half of one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps({'bench': bench, 'prediction': prediction, 'machine': machine, 'setting': setting,
-                                   'numbers': numbers, 'notes': list(notes), **more}, indent=1) + '\n')
+    partial.write_text(readable_json({'bench': bench, 'prediction': prediction, 'machine': machine, 'setting': setting,
+                                      'numbers': numbers, 'notes': list(notes), **more}) + '\n')
     partial.replace(path)
 
 

@@ -233,30 +233,43 @@ __device__ __forceinline__ float high_of(uint32_t pair)
     return __uint_as_float(pair & 0xffff0000u);
 }
 
-/* d += scores tile in bf16, for two matrices of rounded scores at once. Two groups of scores side by side are an operand of 16
- * columns already. */
-template <int width, int groups>
-__device__ __forceinline__ void add_rounded_values(float (&d)[width / 8][4], const uint32_t (&scores)[groups][2],
-                                                   float (&other_d)[width / 8][4], const uint32_t (&other_scores)[groups][2],
-                                                   const shared_rows<bf16> &tile)
+/* Calls act(n, j, b) with the operands of a tile in bf16: b of rows 8 n .. 8 n + 15 and columns 8 j .. 8 j + 15. */
+template <int width, int groups, class F>
+__device__ __forceinline__ void for_operands(const shared_rows<bf16> &tile, F act)
 {
     constexpr int stride = padded<bf16, width>;
     int lane = (int)threadIdx.x % 32;
     shared_place<bf16> tile_row = tile.place + (lane % 16 * stride + lane / 16 * 8);
 #pragma unroll
-    for (int n = 0; n < groups; n += 2) {
-        uint32_t a[4] = {scores[n][0], scores[n][1], scores[n + 1][0], scores[n + 1][1]};
-        uint32_t other_a[4] = {other_scores[n][0], other_scores[n][1], other_scores[n + 1][0], other_scores[n + 1][1]};
+    for (int n = 0; n < groups; n += 2)
 #pragma unroll
         for (int j = 0; j < width / 8; j += 2) {
             uint32_t b[4];
             load_matrices_transposed(b, tile_row + (8 * n * stride + 8 * j));
-            multiply<PRECISION_BF16>(d[j], a, b[0], b[1]);
-            multiply<PRECISION_BF16>(d[j + 1], a, b[2], b[3]);
-            multiply<PRECISION_BF16>(other_d[j], other_a, b[0], b[1]);
-            multiply<PRECISION_BF16>(other_d[j + 1], other_a, b[2], b[3]);
+            act(n, j, b);
         }
-    }
+}
+
+/* d += rounded scores times an operand. Two groups of scores side by side are 16 columns already. */
+template <int groups, int columns>
+__device__ __forceinline__ void add_operand(float (&d)[columns][4], const uint32_t (&scores)[groups][2], int n, int j,
+                                            const uint32_t (&b)[4])
+{
+    uint32_t a[4] = {scores[n][0], scores[n][1], scores[n + 1][0], scores[n + 1][1]};
+    multiply<PRECISION_BF16>(d[j], a, b[0], b[1]);
+    multiply<PRECISION_BF16>(d[j + 1], a, b[2], b[3]);
+}
+
+/* d += scores tile and other_d += other_scores tile in bf16, of rounded scores. */
+template <int width, int groups>
+__device__ __forceinline__ void add_rounded_values(float (&d)[width / 8][4], const uint32_t (&scores)[groups][2],
+                                                   float (&other_d)[width / 8][4], const uint32_t (&other_scores)[groups][2],
+                                                   const shared_rows<bf16> &tile)
+{
+    for_operands<width, groups>(tile, [&](int n, int j, const uint32_t(&b)[4]) {
+        add_operand(d, scores, n, j, b);
+        add_operand(other_d, other_scores, n, j, b);
+    });
 }
 
 /* d += scores tile in bf16. */
@@ -264,21 +277,9 @@ template <int width, int groups>
 __device__ __forceinline__ void add_values_bf16(float (&d)[width / 8][4], const float (&scores)[groups][4],
                                                 const shared_rows<bf16> &tile)
 {
-    constexpr int stride = padded<bf16, width>;
-    int lane = (int)threadIdx.x % 32;
-    shared_place<bf16> tile_row = tile.place + (lane % 16 * stride + lane / 16 * 8);
-#pragma unroll
-    for (int n = 0; n < groups; n += 2) {
-        uint32_t a[4] = {bits_of_pair(scores[n][0], scores[n][1]), bits_of_pair(scores[n][2], scores[n][3]),
-                         bits_of_pair(scores[n + 1][0], scores[n + 1][1]), bits_of_pair(scores[n + 1][2], scores[n + 1][3])};
-#pragma unroll
-        for (int j = 0; j < width / 8; j += 2) {
-            uint32_t b[4];
-            load_matrices_transposed(b, tile_row + (8 * n * stride + 8 * j));
-            multiply<PRECISION_BF16>(d[j], a, b[0], b[1]);
-            multiply<PRECISION_BF16>(d[j + 1], a, b[2], b[3]);
-        }
-    }
+    uint32_t rounded[groups][2];
+    round_scores(scores, rounded);
+    for_operands<width, groups>(tile, [&](int n, int j, const uint32_t(&b)[4]) { add_operand(d, rounded, n, j, b); });
 }
 
 /* d += scores tile in tf32. The operand wants columns t and t + 4 of a lane that has 2 t and 2 t + 1: the sum does not mind in
