@@ -101,7 +101,7 @@ int command_ingest(struct comm *comm, int argc, char **argv, struct error *error
          "Else: noted in the survey",
          false, 0, 0, NULL},
         {"--columns", OPTION_TEXT, &options.columns, "NAMES",
-         "a table's columns: id=..,time=..,magnitude=..,error=..,band=.., any of them", false, 0, 0, NULL},
+         "a table's columns: id=..,time=..,magnitude=..,error=..,band=.., any of them; id=none: it is one star", false, 0, 0, NULL},
         {"--filter", OPTION_CHOICE, &filter, "any|all|off",
          "keep light curves with any (default) or all of |kurtosis| > 10, |skewness| > 1, std > 0.1", false, 0, 0, filter_names},
         {"--drop-duplicates", OPTION_FLAG, &drop_duplicates, NULL,

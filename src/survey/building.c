@@ -45,7 +45,45 @@ static int check_free(const char *out, struct error *error)
     return empty ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: is there already; remove it or choose another --out", out);
 }
 
-/* Removes the folder if it holds nothing but what a build makes. */
+/* What a folder holds of what a build makes. */
+struct leftovers {
+    int64_t shards, of; /* finished ones, and how many there were to be */
+    int64_t others;     /* spills and half a shard */
+};
+
+static int count_leftovers(const char *partial, DIR *folder, struct error *error)
+{
+    struct dirent *entry;
+    struct leftovers left = {0};
+    while ((entry = readdir(folder))) {
+        const char *name = entry->d_name;
+        long long shard, of;
+        int length = 0;
+        if (!strcmp(name, ".") || !strcmp(name, "..")) continue;
+        if (sscanf(name, "shard-%lld-of-%lld.h5%n", &shard, &of, &length) == 2 && length && !name[length])
+            left.shards++, left.of = of;
+        else if (!strncmp(name, "spill-", 6) || !strncmp(name, "shard-", 6))
+            left.others++;
+        else
+            return error_set(error, STATUS_FAILED, "%s: is in the way and holds %s, which no ingest has made; move it away",
+                             partial, name);
+    }
+    if (left.shards && left.shards >= left.of && !left.others)
+        return error_set(error, STATUS_FAILED, "%s: is in the way and looks like a whole survey; rename or remove it", partial);
+    return STATUS_OK;
+}
+
+/* A folder that is there already must be what a stopped build has left. */
+static int check_partial(const char *partial, struct error *error)
+{
+    DIR *folder = opendir(partial);
+    if (!folder) return error->status; /* is not there, or remove_partial says what is */
+    count_leftovers(partial, folder, error);
+    closedir(folder);
+    return error->status;
+}
+
+/* Removes the folder with what a build makes in it. */
 static int remove_partial(const char *partial, struct error *error)
 {
     char path[PATH_MAX + 512];
@@ -97,7 +135,9 @@ int building_begin(struct building *building, const char *out, struct comm *comm
 {
     *building = (struct building){.made_parents = 0};
     if (!name_folders(building, out, error) && comm_rank(comm) == 0) {
-        if (!check_free(building->out, error) && !remove_partial(building->partial, error)) make_parents(building, error);
+        if (!check_free(building->out, error) && !check_partial(building->partial, error) &&
+            !remove_partial(building->partial, error))
+            make_parents(building, error);
         if (!error->status && mkdir(building->partial, 0777))
             error_set(error, STATUS_FAILED, "%s: cannot be made: %s", building->partial, strerror(errno));
         if (error->status) remove_parents(building);

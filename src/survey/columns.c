@@ -3,16 +3,20 @@
  * The usual names, the most telling first: a table with both `mjd` and `hjd` gives its `mjd`. */
 #include "survey/columns.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/text.h"
 #include "survey/fields.h"
 
-static const char *const id_names[] = {"id",       "star_id",   "starid",     "object_id", "objectid", "objid",     "obj_id",
-                                       "oid",      "source_id", "sourceid",   "lc_id",     "asas_id",  "asassn_id", "asas_sn_id",
-                                       "macho_id", "ogle_id",   "atlas_id",   "target_id", "star",     "object",    "source",
-                                       "name",     "star_name", "identifier", "curve",     "target",   NULL};
+static const char *const id_names[] = {
+    "id",        "star_id",     "object_id",   "objid",      "oid",         "source_id",  "gaia_source_id",
+    "gaia_id",   "lc_id",       "src_id",      "asas_id",    "asassn_id",   "asas_sn_id", "macho_id",
+    "ogle_id",   "atlas_id",    "catalina_id", "master_id",  "kic_id",      "epic_id",    "tic_id",
+    "target_id", "star",        "object",      "source",     "name",        "star_name",  "object_name",
+    "obj_name",  "source_name", "target_name", "identifier", "designation", "curve",      "target",
+    "kic",       "epic",        "tic",         NULL};
 static const char *const time_names[] = {"mjd", "time", "mjd_obs", "obs_mjd",  "obsmjd",  "time_mjd", "hmjd", "bmjd", "date_mjd",
                                          "hjd", "bjd",  "jd",      "obs_time", "obstime", "epoch",    "date", "t",    NULL};
 static const char *const magnitude_names[] = {"mag",     "magnitude", "mags", "magnitudes", "psfmag",
@@ -28,26 +32,59 @@ static const char *const class_names[] = {"class",    "label",    "type",  "clas
 static const char *const *const usual[] = {id_names, time_names, magnitude_names, error_names, band_names, class_names};
 static const char *const column_words[COLUMNS_NAMED + 1] = {"id", "time", "magnitude", "error", "band", NULL};
 
-static int find(const struct text *fields, int count, const char *name)
+/* "Star ID", "star_id" and "starid" are one name. */
+static const char *skip_joints(const char *text, const char *end)
 {
-    for (int i = 0; i < count; i++)
-        if (text_is(fields[i], name)) return i;
-    return -1;
+    while (text < end && strchr(" _-", *text)) text++;
+    return text;
+}
+
+/* Whether the field is called `word`, or ends in it. */
+static bool is_called(struct text field, const char *word, bool at_the_end)
+{
+    const char *end = field.start + field.length, *word_end = word + strlen(word);
+    for (const char *from = field.start; from < end; from++) {
+        const char *f = skip_joints(from, end), *w = skip_joints(word, word_end);
+        while (f < end && w < word_end && tolower((unsigned char)*f) == *w)
+            f = skip_joints(f + 1, end), w = skip_joints(w + 1, word_end);
+        if (f == end && w == word_end) return true;
+        if (!at_the_end) return false;
+    }
+    return false;
 }
 
 int column_usual(const struct text *fields, int count, enum column column)
 {
-    for (const char *const *name = usual[column]; *name; name++) {
-        int found = find(fields, count, *name);
-        if (found >= 0) return found;
-    }
+    for (const char *const *name = usual[column]; *name; name++)
+        for (int i = 0; i < count; i++)
+            if (is_called(fields[i], *name, false)) return i;
     return -1;
 }
 
 int column_find(const struct columns *columns, const struct text *fields, int count, enum column column)
 {
-    if (columns->name[column]) return find(fields, count, columns->name[column]);
-    return column_usual(fields, count, column);
+    const char *name = columns->name[column];
+    if (!name) return column_usual(fields, count, column);
+    for (int i = 0; i < count; i++)
+        if (text_is(fields[i], name)) return i;
+    return -1;
+}
+
+bool columns_say_one_star(const struct columns *columns)
+{
+    return columns->name[COLUMN_ID] && !strcmp(columns->name[COLUMN_ID], "none");
+}
+
+bool column_looks_like_id(struct text field)
+{
+    static const char *const others[] = {"mid",        "grid",        "valid",       "void",     "centroid",  "fid",
+                                         "exp_id",     "exposure_id", "ccd_id",      "field_id", "obs_id",    "observation_id",
+                                         "visit_id",   "frame_id",    "image_id",    "chip_id",  "quad_id",   "night_id",
+                                         "program_id", "det_id",      "detector_id", "cam_id",   "camera_id", "band_id",
+                                         "filter_id",  "cand_id",     "p_id",        NULL};
+    for (const char *const *other = others; *other; other++)
+        if (is_called(field, *other, true)) return false;
+    return is_called(field, "id", true) || is_called(field, "star_number", true) || is_called(field, "object_number", true);
 }
 
 /* One `word=name` of the option. */

@@ -81,11 +81,29 @@ static int read_files(struct job *job, struct error *error)
     return comm_agree(job->comm, error);
 }
 
+/* Tables beside MACHO files are of the one band that these have, or --band chooses. The same on all ranks. */
+static int check_bands(const struct job *job, struct error *error)
+{
+    const bool *seen = job->band_seen;
+    char quoted[SHOWN_TEXT];
+    if (job->options->band || (!seen[0] && !seen[1])) return STATUS_OK;
+    if (seen[0] != seen[1] && !strcmp(job->table_band, seen[0] ? "R" : "B")) return STATUS_OK;
+    return error_set(error, STATUS_FAILED,
+                     "the MACHO files are of band %s and the tables of band '%s'; a survey has one band, choose it with --band",
+                     seen[0] && seen[1] ? "R and B"
+                     : seen[0]          ? "R"
+                                        : "B",
+                     shown(job->table_band, quoted));
+}
+
 /* The tables' band is the same on all ranks, or with --band no more than an example: all take that of the lowest rank with one.
  * Collective. */
-static int share_table_band(struct job *job, struct error *error)
+static int share_bands(struct job *job, struct error *error)
 {
     char own[BAND_BYTES], quoted[2][SHOWN_TEXT];
+    int64_t seen[2] = {job->band_seen[0], job->band_seen[1]};
+    comm_max_int64(job->comm, seen, 2);
+    job->band_seen[0] = seen[0], job->band_seen[1] = seen[1];
     int64_t nearness = job->table_band[0] ? comm_size(job->comm) - comm_rank(job->comm) : 0;
     memcpy(own, job->table_band, sizeof own);
     comm_max_int64(job->comm, &nearness, 1);
@@ -96,14 +114,13 @@ static int share_table_band(struct job *job, struct error *error)
                   "the tables have rows of band '%s' and of band '%s'; a survey has one band, choose it "
                   "with --band",
                   shown(job->table_band, quoted[0]), shown(own, quoted[1]));
-    return comm_agree(job->comm, error);
+    return comm_agree(job->comm, error) ? error->status : check_bands(job, error);
 }
 
 /* The band that the survey is said to have. */
 static void name_band(struct job *job)
 {
-    int64_t seen[2] = {job->band_seen[0], job->band_seen[1]};
-    comm_max_int64(job->comm, seen, 2);
+    const bool *seen = job->band_seen;
     char *band = job->report->band;
     if (job->options->band)
         snprintf(band, sizeof job->report->band, "%s", job->options->band);
@@ -235,6 +252,10 @@ static int check_not_empty(const struct job *job, struct error *error)
     const int64_t *tally = job->report->tally;
     char wanted[SHOWN_TEXT], there[SHOWN_TEXT];
     if (tally[TALLY_CURVES_KEPT]) return STATUS_OK;
+    if (tally[TALLY_ROWS] == 0 && tally[TALLY_FILES_OTHER_BAND])
+        return error_set(
+            error, STATUS_FAILED, "no row is of band '%s': %lld of %lld files are MACHO star files of the other band",
+            shown(job->options->band, wanted), (long long)tally[TALLY_FILES_OTHER_BAND], (long long)tally[TALLY_FILES]);
     if (tally[TALLY_ROWS] == 0) return error_set(error, STATUS_FAILED, "there is no row of observations in the files given");
     if (tally[TALLY_ROWS] == tally[TALLY_OTHER_BAND])
         return error_set(error, STATUS_FAILED, "no row is of band '%s'; there are rows of band '%s', for example",
@@ -253,7 +274,7 @@ static void make_survey(struct job *job, struct error *error)
 {
     prepare(job, error);
     if (comm_agree(job->comm, error)) return;
-    if (!read_files(job, error) && !share_table_band(job, error)) {
+    if (!read_files(job, error) && !share_bands(job, error)) {
         name_band(job);
         name_survey(job);
         make_shards(job, error);

@@ -84,7 +84,8 @@ static void shard_path(char path[PATH_BYTES], const struct survey *survey, int s
 /* What must be equal in every shard. */
 struct fingerprint {
     char survey_id[sizeof((struct survey_identity *)0)->survey_id];
-    uint64_t rest; /* of band and classes */
+    int class_count; /* labels are below it */
+    uint64_t rest;   /* of band and classes */
 };
 
 static const uint64_t fnv_start = 0xcbf29ce484222325u;
@@ -102,7 +103,7 @@ static uint64_t fnv1a(uint64_t hash, const char *text)
 
 static struct fingerprint fingerprint_of(const struct survey_identity *identity)
 {
-    struct fingerprint print = {.rest = fnv1a(fnv_start, identity->band)};
+    struct fingerprint print = {.class_count = identity->class_count, .rest = fnv1a(fnv_start, identity->band)};
     memcpy(print.survey_id, identity->survey_id, sizeof print.survey_id);
     print.survey_id[sizeof print.survey_id - 1] = 0;
     for (int c = 0; c < identity->class_count; c++) print.rest = fnv1a(print.rest * 31 + 1, identity->classes[c]);
@@ -120,7 +121,7 @@ static int check_shard(const struct survey *survey, int s, const struct fingerpr
     if (strcmp(own.survey_id, first->survey_id))
         return error_set(error, STATUS_FAILED, "%s: belongs to another survey than shard 0 (survey_id %s, not %s)", shard->path,
                          own.survey_id, first->survey_id);
-    if (own.rest != first->rest)
+    if (own.rest != first->rest || own.class_count != first->class_count)
         return error_set(error, STATUS_FAILED, "%s: has another band or other classes than shard 0", shard->path);
     if (shard->count > INT32_MAX)
         return error_set(error, STATUS_FAILED, "%s: has %lld light curves, a shard can have %d", shard->path,

@@ -116,6 +116,11 @@ class Formats(IngestTest):
             "quotes": '"ID","Time","Magnitude","Error"\n' + "".join(f'"{r[0]}",{r[1]},"{r[2]}",{r[3]}\n' for r in rows),
             "semicolons": "err;ra;mag;star_id;hjd\n" + "".join(f"{r[3]};12.5;{r[2]};{r[0]};{r[1]}\n" for r in rows),
             "tabs": "object\tmjd\tmag\tmagerr\tnote\n" + "".join("\t".join(r) + "\tfine\n" for r in rows),
+            "two words": "Star ID,MJD,Mag,Mag Err\n" + "".join(",".join(r) + "\n" for r in rows),
+            "comment before the header": "# columns: id, mjd,mag,err\n#mjd,mag,err\n" + long_csv(stars),
+            "numbered rows": "\tid\tmjd\tmag\terr\n" + "".join("\t".join((str(i), *r)) + "\n" for i, r in enumerate(rows)),
+            "many columns": ";".join(["id", "field", "tile", "seq", "mjd", "mag", "err", *(f"c{i}" for i in range(40))]) + "\n"
+            + "".join(";".join([r[0], "1", "2", "3", *r[1:], *["0"] * 40]) + "\n" for r in rows),
             "comments": "# a survey\n#\n#id,mjd,mag,err\n" + "# more\n".join(",".join(r) + "\n" for r in rows),
             "exponents": "id,mjd,mag,err\n" + "".join(f"{r[0]},{float(r[1]) / 1e4!r}e4,+{r[2]},{float(r[3]) * 1e2!r}E-02\n" for r in rows),
         }
@@ -133,6 +138,14 @@ class Formats(IngestTest):
         self.check_curves(self.ingest(table, "--columns", "id=kic,time=t(d),magnitude=Kp")[0], stars)
         self.assertIn("'KIC,t(d),Kp,err'", self.refuse(1, table, out="b/survey"))
         self.assertIn("'KIC,t(d),Kp,err'", self.refuse(1, table, "--columns", "id=nobody,time=t(d),magnitude=Kp", out="b/survey"))
+        several = self.write("b.csv", long_csv(stars, header="photid,mjd,mag,err\n"))
+        self.assertIn("--columns id=photid", self.refuse(1, several, out="b/survey"))
+        self.check_curves(self.ingest(several, "--columns", "id=photid", out="c/survey")[0], stars)
+        rows = stars["star0"]
+        one = self.write("one.csv", "expid,mjd,mag,err\n" + "".join(f"{i},{','.join(row)}\n" for i, row in enumerate(rows)))
+        for words in ((), ("--columns", "id=none")):
+            survey, _ = self.ingest(one, *words, "--filter", "off", out=f"one{len(words)}/survey", shards=1)
+            self.check_curves(survey, {"one": rows}, keep="off")
         self.assertIn("'colour'", self.refuse(2, table, "--columns", "colour=red", out="b/survey"))
         self.assertIn("twice", self.refuse(2, table, "--columns", "id=a,id=b", out="b/survey"))
 
@@ -245,6 +258,26 @@ class Formats(IngestTest):
         survey, count = self.ingest("in", out="both/survey")
         self.check_curves(survey, {f"1.{i}.614.{band}": rows for i, rows in enumerate(stars.values()) for band in "RB"})
         self.assertEqual(survey.band, "B,R")
+        for path in (self.folder / "in").iterdir():
+            path.write_text(head + "".join("\t".join(row) + "\n" for row in stars[f"star{path.name.split('.')[1]}"]))
+        survey, count = self.ingest("in", "--band", "B", out="tabs/survey")
+        self.check_curves(survey, stars, rename=lambda name: f"1.{numbers[name]}.614")
+        self.assertEqual((survey.band, count["of another band, left out"]), ("B", 3))
+        lost = self.refuse(1, "in/lc_1.0.614.R.mjd", "in/lc_1.1.614.R.mjd", "--band", "B", out="lost/survey", ranks=2)
+        self.assertIn("2 of 2 files are MACHO star files of the other band", lost)
+
+    def test_macho_files_beside_a_table(self):
+        """One survey, one band, wherever its rows come from."""
+        stars = make_stars(2, least=30)
+        self.write("lc_1.2.3.R.mjd", "# a star\n" + "".join(" ".join(row) + "\n" for row in stars["star0"]))
+        for band in "VR":
+            rows = "".join(f"s,{','.join(row)},{band}\n" for row in stars["star1"])
+            self.write(f"{band}.csv", "id,mjd,mag,err,band\n" + rows)
+        for ranks in (None, 2):
+            message = self.refuse(1, "lc_1.2.3.R.mjd", "V.csv", out="mixed/survey", ranks=ranks)
+            self.assertIn("of band R and the tables of band 'V'", message)
+        survey, _ = self.ingest("lc_1.2.3.R.mjd", "R.csv", "--filter", "off", shards=1)
+        self.assertEqual((survey.band, len(survey.curves)), ("R", 2))
 
 
 class SameSurvey(IngestTest):
@@ -411,6 +444,12 @@ class Faults(IngestTest):
         self.write("new/survey.partial/thesis.tex", "precious")
         self.assertIn("is in the way", self.refuse(1, good, out="new/survey", stays=["survey.partial"]))
         self.assertTrue((self.folder / "new/survey.partial/thesis.tex").exists())
+        shard = self.write("new/survey.partial/shard-00000-of-00002.h5", "half a survey")
+        self.refuse(1, good, out="new/survey", stays=["survey.partial"])
+        self.assertTrue(shard.exists())
+        survey, _ = self.ingest(good, out="w/whole.partial")
+        self.assertIn("looks like a whole survey", self.refuse(1, good, out="w/whole", stays=["whole.partial"]))
+        self.assertEqual(sorted(Survey(self.folder / "w/whole.partial").curves), sorted(survey.curves))
 
     def test_full_disk(self):
         """While rows are spilled, and while shards are written; needs the right to mount a small file system."""

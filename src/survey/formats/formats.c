@@ -13,7 +13,8 @@
 /* MJD 0. No observation has an MJD that large (it is in the year 8429): a greater time is a Julian date. */
 static const double JULIAN_DATE = 2400000.5;
 
-static const struct format *const formats[] = {&format_macho_dump, &format_macho_star, &format_long_csv, &format_star_csv};
+/* The first that recognises a file has it: a header that names the columns says more than what the rows look like. */
+static const struct format *const formats[] = {&format_macho_star, &format_long_csv, &format_macho_dump, &format_star_csv};
 enum { FORMATS = sizeof formats / sizeof formats[0] };
 
 static void head_read(struct head *head, const struct reader *reader)

@@ -37,7 +37,8 @@ static bool recognise(struct head *head, const struct sink *sink)
     (void)sink;
     int data = head_data_line(head);
     if (!is_star_name(head->name) || head->lines == 0 || !is_comment(head->line[0])) return false;
-    return data < 0 || three_numbers(head, data) == BLANKS;
+    char delimiter = data < 0 ? BLANKS : three_numbers(head, data);
+    return delimiter == BLANKS || delimiter == '\t';
 }
 
 static int parse(struct reader *reader, struct head *head, struct sink *sink, struct error *error)
