@@ -318,6 +318,16 @@ const char *config_difference(const struct config *one, const struct config *oth
     return NULL;
 }
 
+bool config_same(const struct config *one, const struct config *other, const char *const *names)
+{
+    char a[CONFIG_TEXT], b[CONFIG_TEXT];
+    for (int i = 0; i < config_key_count; i++) {
+        const struct key *key = &config_keys[i];
+        if (is_named(key->name, names) && strcmp(key_text(key, one, a), key_text(key, other, b))) return false;
+    }
+    return true;
+}
+
 /* Code points that cannot stand as they are between double quotes in YAML: controls, line separators, the byte order mark and
  * those that are no characters. */
 static bool must_escape(int code)

@@ -119,6 +119,8 @@ int config_change(struct config *config, const char *const *allowed, const char 
 /* The first key whose value is not the same in the two, leaving out those that `but` names, itself or its group (a list that ends
  * with NULL); NULL when there is none. */
 const char *config_difference(const struct config *one, const struct config *other, const char *const *but);
+/* Whether the keys that `names` names, itself or its group (a list that ends with NULL), have the same values in the two. */
+bool config_same(const struct config *one, const struct config *other, const char *const *names);
 /* The value of a key as it would stand in a file, into text; returns text. The key must exist. */
 const char *config_value(const struct config *config, const char *name, char text[CONFIG_TEXT]);
 

@@ -35,10 +35,11 @@ struct progress_state {
     int64_t epoch_windows;        /* ... windows and steps that the two sums are over */
     int64_t epoch_steps;
     double epoch_seconds;
-    int64_t survey_content;    /* of the survey that it is trained on, struct survey's; 0 in files that do not say */
-    int64_t fold_content;      /* a hash of the light curves of data.folds, 0 without */
-    int64_t start_content;     /* a hash of the weights of train.start, 0 without */
-    double validation_seconds; /* spent in validation, over all restarts */
+    int64_t survey_content;     /* of the survey that it is trained on, struct survey's; 0 in files that do not say */
+    int64_t fold_content;       /* a hash of the light curves of data.folds, 0 without */
+    int64_t start_content;      /* a hash of the weights of train.start, 0 without */
+    double validation_seconds;  /* spent in validation, over all restarts */
+    int64_t validation_content; /* of the survey that data.validation names; 0 where it names none */
 };
 
 /* What a checkpoint holds. The three buffers are flat, as the parameter table lays them out; m and v may be NULL (then none are
@@ -72,6 +73,9 @@ int checkpoint_newest(const char *run_dir, char *path, size_t path_bytes, struct
 /* Removes all but the newest `keep` (at least one) of the run's checkpoints, and stale temporary files. Damaged ones do not count
  * as kept, so that they never push out a good one. Rank 0 works; collective. */
 void checkpoint_prune(const char *run_dir, int64_t keep, struct comm *comm);
+/* Removes stale temporary files alone: what a killed run has left half written may be all the room that a disk has. Not
+ * collective: one rank, which knows that no run is at work. */
+void checkpoint_sweep(const char *run_dir);
 /* RUN/checkpoints/step-00001234.h5 */
 void checkpoint_path(const char *run_dir, int64_t step, char *path, size_t path_bytes);
 

@@ -73,8 +73,10 @@ static int find_newest(const char *run_dir, char *path, size_t path_bytes, struc
         path[0] = 0;
     }
     if (steps.count && !path[0])
-        error_set(error, STATUS_FAILED, "%s/checkpoints: none of the %zu checkpoints is whole; move them away to start anew",
-                  run_dir, steps.count);
+        error_set(error, STATUS_FAILED,
+                  "%s/checkpoints: none of the %zu checkpoints is whole; move them away to start anew, or begin another run with "
+                  "train.start=%s/best.h5",
+                  run_dir, steps.count, run_dir);
     memory_free(steps.step);
     return error->status;
 }
@@ -118,13 +120,18 @@ static void remove_old(const char *run_dir, int64_t keep)
     memory_free(steps.step);
 }
 
+void checkpoint_sweep(const char *run_dir)
+{
+    char folder[CHECKPOINT_PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s/checkpoints", run_dir);
+    remove_temporaries(folder, "step-");
+    remove_temporaries(run_dir, "best.h5.");
+}
+
 void checkpoint_prune(const char *run_dir, int64_t keep, struct comm *comm)
 {
     if (comm_rank(comm) == 0) {
-        char folder[CHECKPOINT_PATH_BYTES];
-        snprintf(folder, sizeof folder, "%s/checkpoints", run_dir);
-        remove_temporaries(folder, "step-");
-        remove_temporaries(run_dir, "best.h5.");
+        checkpoint_sweep(run_dir);
         remove_old(run_dir, keep < 1 ? 1 : keep);
     }
     comm_barrier(comm);

@@ -45,6 +45,7 @@ const struct progress_field progress_fields[] = {
     FIELD(fold_content, true, -0x1p63, true),
     FIELD(start_content, true, -0x1p63, true),
     FIELD(validation_seconds, false, 0, true),
+    FIELD(validation_content, true, -0x1p63, true),
 };
 const int progress_field_count = sizeof progress_fields / sizeof *progress_fields;
 

@@ -326,7 +326,9 @@ static int write_together(const char *path, const struct checkpoint *checkpoint,
     if (comm_agree(comm, error)) return error->status;
     hid_t file = open_together(path, comm, error);
     if (comm_agree(comm, error)) return error->status;
-    if (!write_tensors(file, path, checkpoint, comm, error) && comm_local_rank(comm) == 0) flush_file(path, error);
+    write_tensors(file, path, checkpoint, comm, error);
+    if (comm_agree(comm, error)) return error->status; /* with the node's other ranks' share in the file, too, */
+    if (comm_local_rank(comm) == 0) flush_file(path, error);
     if (comm_agree(comm, error)) return error->status;
     if (H5Fclose(file) < 0) hdf5_failed(error, path, "cannot be closed");
     return comm_agree(comm, error);

@@ -37,12 +37,13 @@ static int run_alone(const struct command *command, int argc, char **argv)
     return error.status;
 }
 
-/* Before MPI: HDF5 says nothing that we do not say ourselves, and does not touch again at the program's end what a full disk or
- * a damaged file has left it with. */
+/* Before MPI: HDF5 says nothing that we do not say ourselves, does not touch again at the program's end what a full disk or a
+ * damaged file has left it with, and follows no link into another file, which a stranger's must not make us read. */
 static void start_hdf5(void)
 {
     H5dont_atexit();
     H5open();
+    H5Lunregister(H5L_TYPE_EXTERNAL);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 

@@ -63,6 +63,6 @@ int command_pretrain(struct comm *comm, int argc, char **argv, struct error *err
     if (!config_validation_share(&config, &share) && vet(VET_SURVEY, config.data.validation, comm, error)) return error->status;
     if (config.train.start[0] && vet(VET_FILE, config.train.start, comm, error)) return error->status;
     if (config.data.folds[0] && vet(VET_FILE, config.data.folds, comm, error)) return error->status;
-    if (resume && vet(VET_RUN, config.run_dir, comm, error)) return error->status;
+    if (vet(VET_RUN, config.run_dir, comm, error)) return error->status;
     return pretrain(&config, resume, comm, error);
 }

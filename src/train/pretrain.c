@@ -38,7 +38,7 @@ static int write_checkpoint(struct run *run, struct error *error)
     trainer_download(run->trainer);
     run_choices_path(run, path, sizeof path);
     run->device->operations->save_choices(run->device, path, error);
-    if (comm_agree(run->comm, error)) return error->status;
+    if (comm_agree(run->comm, error)) return cannot_go_on(run, error);
     checkpoint_path(run->config->run_dir, run->state.step, path, sizeof path);
     if (checkpoint_write(path, &checkpoint, run->comm, error)) return cannot_go_on(run, error);
     checkpoint_prune(run->config->run_dir, run->config->checkpoint.keep, run->comm);
@@ -95,6 +95,13 @@ static int end_epoch(struct run *run, double learning_rate, struct error *error)
     s->epoch_error_sum = s->epoch_plain_error_sum = s->epoch_seconds = 0;
     s->epoch_windows = s->epoch_steps = 0;
     return best ? write_best(run, error) : STATUS_OK;
+}
+
+/* Weights that no validation has judged are better than none. */
+static int keep_last(struct run *run, struct error *error)
+{
+    run->state.best_epoch = run->state.epoch;
+    return write_best(run, error);
 }
 
 static bool checkpoint_due(const struct run *run)
@@ -159,7 +166,10 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
         int64_t every = run->config->checkpoint.every_epochs;
         if (every > 0 && run->state.epoch % every == 0) save = true;
     }
-    if (finished(run)) save = true;
+    if (finished(run)) {
+        save = true;
+        if (run->state.best_epoch < 0 && keep_last(run, error)) return error->status;
+    }
     if (save) write_checkpoint(run, error);
     run->since.seconds += clock_seconds() - begin; /* a pause, not training */
     return error->status;

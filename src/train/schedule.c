@@ -7,9 +7,9 @@
 
 static const int64_t PAPER_WARMUP_STEPS = 4000;
 
-int64_t schedule_last_step(const struct config *config, int64_t steps_per_epoch)
+int64_t schedule_last_step(const struct config *config, int64_t by_epochs)
 {
-    int64_t by_epochs = config->train.epochs * steps_per_epoch, by_steps = config->train.steps;
+    int64_t by_steps = config->train.steps;
     if (by_epochs == 0 || by_steps == 0) return by_epochs + by_steps;
     return by_epochs < by_steps ? by_epochs : by_steps;
 }

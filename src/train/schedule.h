@@ -6,8 +6,9 @@
 
 #include "base/config.h"
 
-/* Steps after which a run ends by train.epochs and train.steps, 0 when neither limits it. */
-int64_t schedule_last_step(const struct config *config, int64_t steps_per_epoch);
+/* Steps after which a run ends by train.epochs and train.steps, 0 when neither limits it. by_epochs: those after which
+ * train.epochs ends it, 0 where that sets no limit. */
+int64_t schedule_last_step(const struct config *config, int64_t by_epochs);
 
 /* The learning rate of step 1, 2, ...; last_step as above.
  * constant: learning_rate, after a linear warm-up over warmup_steps;

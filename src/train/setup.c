@@ -92,6 +92,12 @@ static int check_data(const struct run *run, const struct config *saved, const c
             "%s: its light curves have changed since %s was written; put the ones of then back, or move these to another "
             "folder and give that as data.survey to go on with them",
             now->data.survey, path);
+    int64_t judge = run->state.validation_content;
+    if (judge != 0 && judge != run->validation_survey.content && !strcmp(now->data.validation, saved->data.validation))
+        return error_set(error, STATUS_FAILED,
+                         "%s: its light curves have changed since %s was written; put the ones of then back, or move these to "
+                         "another folder and give that as data.validation to go on with them",
+                         now->data.validation, path);
     same_name = (!strcmp(now->data.folds, saved->data.folds) && now->data.fold == saved->data.fold &&
                  now->data.samples == saved->data.samples) ||
                 run->options.same_settings;
@@ -153,6 +159,28 @@ static void note_changes(struct run *run, const struct config *saved)
                       (long long)now->train.batch);
 }
 
+static bool has_best(const struct run *run, char *path, size_t bytes)
+{
+    snprintf(path, bytes, "%s/best.h5", run->config->run_dir);
+    int64_t there = run->lead && access(path, F_OK) == 0;
+    comm_max_int64(run->comm, &there, 1);
+    return there;
+}
+
+/* RUN/best.h5, if there is one, becomes RUN/best-1.h5, or the first number that is free. Collective. */
+static int set_best_aside(struct run *run, const char *what, struct error *error)
+{
+    char path[CONFIG_TEXT + 64], aside[CONFIG_TEXT + 64];
+    if (!has_best(run, path, sizeof path)) return STATUS_OK;
+    int number = 0;
+    do snprintf(aside, sizeof aside, "%s/best-%d.h5", run->config->run_dir, ++number);
+    while (run->lead && access(aside, F_OK) == 0);
+    if (run->lead && rename(path, aside)) error_set(error, STATUS_FAILED, "%s: cannot be renamed: %s", path, strerror(errno));
+    if (comm_agree(run->comm, error)) return error->status;
+    progress_line(&run->progress, "note: %s holds %s and is %s now", path, what, aside);
+    return STATUS_OK;
+}
+
 /* The weights of train.start, or new ones. */
 static int begin_anew(struct run *run, struct checkpoint *checkpoint, struct error *error)
 {
@@ -172,6 +200,21 @@ static int begin_anew(struct run *run, struct checkpoint *checkpoint, struct err
     return STATUS_OK;
 }
 
+/* What validation RMSEs are made of: the same of all only while these are the same. */
+static const char *const judges[] = {
+    "data.validation", "data.validation_windows", "data.folds", "data.fold", "data.samples", "train.seed", "masking", NULL};
+
+/* An RMSE over other windows or masks says nothing against that of the best weights so far, which are kept. */
+static int judge_anew(struct run *run, const struct config *saved, struct error *error)
+{
+    bool same = run->state.survey_content == 0 || run->state.survey_content == run->survey.content;
+    if (config_same(run->config, saved, judges) && same) return STATUS_OK;
+    run->state.best_rmse = INFINITY;
+    run->state.best_epoch = -1;
+    run->state.patience_used = 0;
+    return set_best_aside(run, "weights judged by another validation", error);
+}
+
 static int go_on(struct run *run, struct checkpoint *checkpoint, const char *path, struct error *error)
 {
     struct config saved;
@@ -181,8 +224,13 @@ static int go_on(struct run *run, struct checkpoint *checkpoint, const char *pat
         return error->status;
     run->state = checkpoint->progress;
     if (check_data(run, &saved, path, error)) return error->status;
+    if (run->state.position && run->state.position >= run->training.total)
+        return error_set(error, STATUS_USAGE,
+                         "%s: stands at window %lld of an epoch, but data.survey and data.validation leave %lld "
+                         "light curves to train on now; resume with those of the run",
+                         path, (long long)run->state.position, (long long)run->training.total);
     note_changes(run, &saved);
-    return STATUS_OK;
+    return judge_anew(run, &saved, error);
 }
 
 /* Parameters and progress from a checkpoint of this run, or from the beginning. */
@@ -195,6 +243,7 @@ static int restore(struct run *run, const char *path, struct error *error)
     if (path[0] ? go_on(run, &checkpoint, path, error) : begin_anew(run, &checkpoint, error)) return error->status;
     run->state.survey_content = run->survey.content;
     run->state.fold_content = run->fold_content;
+    run->state.validation_content = run->validation_survey.content;
     trainer_upload(run->trainer, run->state.step - run->state.skipped);
     return STATUS_OK;
 }
@@ -219,13 +268,28 @@ static void restore_choices(struct run *run)
             run->config->run_dir);
 }
 
+/* A run that begins must not replace another's best weights. Its own may be there: it was killed before its first checkpoint. */
+static int spare_best(struct run *run, struct error *error)
+{
+    char path[CONFIG_TEXT + 64];
+    struct config saved;
+    if (!has_best(run, path, sizeof path)) return STATUS_OK;
+    if (!run->options.resume)
+        return error_set(error, STATUS_USAGE, "%s: there are weights of another run; choose another run.dir", path);
+    if (!run->options.same_settings) return set_best_aside(run, "weights of a run whose checkpoints are gone", error);
+    if (checkpoint_read_config(path, &saved, run->comm, error)) return error->status;
+    if (config_difference(run->config, &saved, run_free_keys))
+        return error_set(error, STATUS_USAGE, "%s: there are weights of another run; choose another folder", path);
+    return STATUS_OK;
+}
+
 static int find_checkpoint(struct run *run, char *path, size_t bytes, struct error *error)
 {
     if (checkpoint_newest(run->config->run_dir, path, bytes, run->comm, error)) return error->status;
     if (path[0] && !run->options.resume)
         return error_set(error, STATUS_USAGE, "%s already holds a run (%s); go on with --resume or choose another run.dir",
                          run->config->run_dir, path);
-    return STATUS_OK;
+    return path[0] ? STATUS_OK : spare_best(run, error);
 }
 
 /* The most windows that a rank usually has in a step: its share of a batch, or of an epoch if that is less. */
@@ -233,6 +297,16 @@ static int64_t windows_of_a_step(const struct run *run)
 {
     int64_t batch = run->config->train.batch < run->training.total ? run->config->train.batch : run->training.total;
     return order_most_of_a_rank(batch, run->survey.shards, comm_size(run->comm));
+}
+
+/* Steps after which train.epochs ends the run, 0 for no limit: the present one's and, of the present batch and light curves,
+ * those still to come. */
+static int64_t steps_of_epochs(const struct run *run)
+{
+    const struct progress_state *s = &run->state;
+    int64_t epochs = run->config->train.epochs, batch = run->config->train.batch, begun = run->training.total - s->position;
+    if (epochs <= s->epoch) return epochs ? s->step : 0;
+    return s->step + (begun + batch - 1) / batch + (epochs - s->epoch - 1) * run->steps_per_epoch;
 }
 
 /* The device that computes: the caller's, or one of the run's own. */
@@ -252,7 +326,7 @@ int run_open(struct run *run, const struct config *config, const struct run_opti
     run->table = parameter_table_new(&config->model);
     if (!config->run_dir[0]) error_set(error, STATUS_USAGE, "run.dir is not set: where shall log and checkpoints go?");
     if (!config->data.survey[0]) error_set(error, STATUS_USAGE, "data.survey is not set: which survey shall be trained on?");
-    if (run->lead && !error->status) claim_folder(&run->claim, config->run_dir, error);
+    if (run->lead && !error->status && !claim_folder(&run->claim, config->run_dir, error)) checkpoint_sweep(config->run_dir);
     if (comm_agree(comm, error) || find_checkpoint(run, path, sizeof path, error)) return error->status;
     if (open_device(run, error) || run_open_data(run, error) ||
         trainer_new(&run->trainer, config, run->table, comm, run->device, windows_of_a_step(run), error) ||
@@ -261,13 +335,8 @@ int run_open(struct run *run, const struct config *config, const struct run_opti
     if (path[0]) restore_choices(run);
     open_log(run, error);
     if (comm_agree(comm, error)) return error->status;
-    if (run->state.position > run->training.total)
-        return error_set(error, STATUS_USAGE,
-                         "%s: stands at window %lld of an epoch, but data.survey and data.validation leave %lld "
-                         "light curves to train on now; resume with those of the run",
-                         path, (long long)run->state.position, (long long)run->training.total);
     run->steps_per_epoch = (run->training.total + config->train.batch - 1) / config->train.batch;
-    run->last_step = schedule_last_step(config, run->steps_per_epoch);
+    run->last_step = schedule_last_step(config, steps_of_epochs(run));
     run->loader = loader_training(&run->training, config->train.batch, config->data.window, (uint64_t)config->train.seed,
                                   run->state.epoch, run->state.position);
     run->begin_seconds = run->checkpoint_seconds = run->since.seconds = clock_seconds();

@@ -26,6 +26,7 @@ void signals_catch(void)
 {
     caught = 0;
     handle(note);
+    signal(SIGPIPE, SIG_IGN); /* whoever read what we say has gone: training goes on */
 }
 
 int signals_caught(void)
@@ -41,4 +42,5 @@ const char *signals_name(int number)
 void signals_release(void)
 {
     handle(SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);
 }
