@@ -335,6 +335,12 @@ __global__ void __launch_bounds__(BLOCK_THREADS) raw_windows(const struct window
 
 } // namespace
 
+extern "C" bool kernel_embed_fits(int L, const char **why)
+{
+    if (L > LONGEST) *why = "windows of up to 1024 steps only";
+    return L <= LONGEST;
+}
+
 extern "C" void kernel_embed_forward(const struct embed *e, const struct launch *launch)
 {
     CHECK(e->windows->L <= LONGEST, "windows of %d steps, of at most %d", e->windows->L, (int)LONGEST);

@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-/* L is at most 1024. */
+/* Whether windows of L steps fit, which is up to 1024; if not, *why says so. */
+bool kernel_embed_fits(int L, const char **why);
 void kernel_embed_forward(const struct embed *embed, const struct launch *launch);
 size_t kernel_embed_work_count(const struct embed *embed);
 void kernel_embed_backward(const struct embed *embed, const struct embed_gradient *gradient, const struct launch *launch);

@@ -60,7 +60,7 @@ const struct key config_keys[] = {
      .help = "projections past attention and feed-forward part"},
     {"model.mask", KEY_WORD, AT(model.mask), "K", .astromer1 = "QK", .words = masks,
      .help = "what alpha is added to: scores of hidden keys (K), of hidden keys or queries (QK)"},
-    {"model.alpha", KEY_NUMBER, AT(model.alpha), "-1e9", .astromer1 = "1", .minimum = -1e30, .maximum = 1e30,
+    {"model.alpha", KEY_NUMBER, AT(model.alpha), "-1e9", .astromer1 = "1", .minimum = -1e30, .maximum = 1e3,
      .help = "number added to masked attention scores; -1e9 hides them, Astromer 1 was published with +1"},
     {"model.token", KEY_BOOLEAN, AT(model.token), "true", .astromer1 = "false",
      .help = "a trainable token stands in for hidden magnitudes"},

@@ -379,7 +379,8 @@ struct device_operations {
     void (*embed_backward)(struct device *device, const struct embed *embed, const struct embed_gradient *gradient);
     void (*linear_forward)(struct device *device, const struct linear *linear);
     void (*linear_backward)(struct device *device, const struct linear *linear, const struct linear_gradient *gradient);
-    /* Whether the device can take windows of L steps through a model of width D with H heads: STATUS_FAILED says why not. */
+    /* Whether the device can take windows of L steps through a model of width D with H heads (0: the embedding alone):
+     * STATUS_FAILED says why not. */
     int (*check_shape)(struct device *device, int L, int D, int H, struct error *error);
     size_t (*attention_saved_count)(struct device *device, int B, int L, int D, int H);
     void (*attention_forward)(struct device *device, const struct attention *attention);

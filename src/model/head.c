@@ -118,6 +118,7 @@ int head_new(struct head **head, struct device *device, const struct parameter_t
     h->width = has_gru(kind) ? HEAD_STATE : h->D;
     lay_out(h, &measure, with_stage);
     *head = h;
+    if (embeds(kind) && device->operations->check_shape(device, L, h->D, 0, error)) return error->status;
     if (device->operations->allocate(device, &h->arena, measure.used, "a classifier's activations", error)) return error->status;
     lay_out(h, &(struct arena){.base = h->arena}, with_stage);
     h->windows.L = L;

@@ -56,6 +56,9 @@ static int make_encoder(struct trainer *t, int64_t windows, struct error *error)
 {
     const struct config *config = t->config;
     int64_t most = config->train.microbatch;
+    const struct model_config *model = &config->model;
+    if (t->device->operations->check_shape(t->device, config->data.window, model->width, model->heads, error))
+        return error->status;
     int capacity = most ? (int)(most < windows ? most : windows)
                         : encoder_choose_capacity(t->device, t->table, (int)windows, config->data.window, true);
     if (!encoder_new(&t->encoder, t->device, t->table, capacity, config->data.window, true, error)) return STATUS_OK;

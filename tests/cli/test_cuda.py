@@ -165,6 +165,7 @@ class Cuda(CommandLineTest):
         self.assertIn("not enough GPU memory", small.message)
         long = self.expect(1, *words, "data.window=300")
         self.assertIn("256", long.message)
+        self.assertNotIn("microbatch", long.message, "fewer windows would not help")
 
 
 if __name__ == "__main__":

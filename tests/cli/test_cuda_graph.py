@@ -115,7 +115,7 @@ class CudaGraph(CommandLineTest):
         whole = self.train("whole", *words, "train.steps=7", CUBLASLT_ON_HOST_FASTEST="1")
         other = self.train("other", *words, "train.steps=7", CUBLASLT_ON_HOST_FASTEST="0")
         self.assertNotEqual(whole.loss[:4].tobytes(), other.loss[:4].tobytes(), "another algorithm gives other bits")
-        for name in ("kept", "lost", "foreign", "damaged"):
+        for name in ("kept", "lost", "foreign", "damaged", "empty"):
             self.train(name, *words, "train.steps=4", CUBLASLT_ON_HOST_FASTEST="1")
             file = self.folder / name / "products-0000.txt"
             text = file.read_text()
@@ -125,6 +125,8 @@ class CudaGraph(CommandLineTest):
                 file.write_text(text.replace("cuBLASLt 130000", "cuBLASLt 120900"))
             elif name == "damaged":
                 file.write_text(text[:-20])
+            elif name == "empty":
+                file.write_text("")
             run = self.train(name, *words, "train.steps=7", "--resume", CUBLASLT_ON_HOST_FASTEST="0")
             if name == "kept":
                 self.assert_same_bits(whole, run, name)

@@ -38,6 +38,13 @@ class Ranks(Training):
     def test_more_ranks_than_shards_are_refused(self):
         self.assertIn("5 shards", self.train("run", status=2, ranks=6).message)
 
+    def test_fewer_threads_than_asked_for(self):
+        """A system's limit to OpenMP's threads changes the speed, not the gradients."""
+        self.train("one", "train.steps=8")
+        for name, value in (("OMP_THREAD_LIMIT", "1"), ("OMP_MAX_ACTIVE_LEVELS", "0"), ("OMP_THREAD_LIMIT", "3")):
+            self.train(f"{name}{value}", "train.steps=8", "threads=4", **{name: value})
+            np.testing.assert_allclose(self.losses(f"{name}{value}"), self.losses("one"), rtol=1e-4)
+
     def test_the_parts_of_a_batch_do_not_matter(self):
         self.train("parts", "train.steps=10")
         self.train("whole", "train.steps=10", "train.microbatch=16")

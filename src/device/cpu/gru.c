@@ -314,9 +314,11 @@ void cpu_gru_backward(struct device *device, const struct gru *g, const struct g
     struct layer layer = {.cpu = cpu_of(device), .g = g, .gradient = gradient, .order = order_new(g)};
     size_t stride;
     float *scratch = cpu_scratch(layer.cpu, workspace_count(&layer), &stride);
-    int threads = omp_get_max_threads();
-#pragma omp parallel num_threads(threads)
+    int threads = 1; /* as many as there are, which a limit of the system may make fewer than were asked for */
+#pragma omp parallel
     {
+#pragma omp master
+        threads = omp_get_num_threads();
         struct workspace w = workspace_at(&layer, scratch, stride);
 #pragma omp for schedule(static)
         for (int group = 0; group < layer.order.groups; group++) group_backward(&layer, &w, group);

@@ -278,9 +278,11 @@ static void layer_backward(struct cpu_device *cpu, const struct linear *l, const
     struct layer layer = {.cpu = cpu, .l = l, .g = g, .add = add, .rows = rows_begin(l)};
     size_t stride;
     float *scratch = cpu_scratch(cpu, workspace_count(l, &layer.rows), &stride);
-    int threads = omp_get_max_threads();
-#pragma omp parallel num_threads(threads)
+    int threads = 1; /* as many as there are, which a limit of the system may make fewer than were asked for */
+#pragma omp parallel
     {
+#pragma omp master
+        threads = omp_get_num_threads();
         struct workspace w = workspace_at(&layer, scratch, stride);
         memset(w.d_weight, 0, (size_t)(l->in + 1) * (size_t)l->out * sizeof *w.d_weight);
 #pragma omp for schedule(static)

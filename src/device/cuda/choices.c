@@ -30,14 +30,14 @@ void cuda_choice_keep(struct cuda_device *cuda, const struct cuda_choice *choice
     for (size_t i = 0; i < cuda->choices; i++)
         if (!memcmp(cuda->choice[i].key, choice->key, sizeof choice->key)) {
             cuda->choice[i] = *choice; /* the one that was kept does not work */
-            cuda->choices_saved = false;
+            cuda->choices_path[0] = 0;
             return;
         }
     void *array = cuda->choice;
     memory_grow(&array, &cuda->choice_capacity, cuda->choices + 1, sizeof *choice, "the products' algorithms");
     cuda->choice = array;
     cuda->choice[cuda->choices++] = *choice;
-    cuda->choices_saved = false;
+    cuda->choices_path[0] = 0;
 }
 
 /* What the choices hold for. */
@@ -73,7 +73,7 @@ int cuda_save_choices(struct device *device, const char *path, struct error *err
 {
     struct cuda_device *cuda = cuda_of(device);
     char holds_for[LINE_BYTES], temporary[LINE_BYTES];
-    if (cuda->choices_saved) return STATUS_OK;
+    if (!strcmp(cuda->choices_path, path)) return STATUS_OK;
     describe(cuda, holds_for);
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
     FILE *file = fopen(temporary, "w");
@@ -83,8 +83,12 @@ int cuda_save_choices(struct device *device, const char *path, struct error *err
     }
     bool good = file && fflush(file) == 0 && fsync(fileno(file)) == 0 && !ferror(file);
     if (file && fclose(file)) good = false;
-    if (!good || rename(temporary, path)) return error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
-    cuda->choices_saved = true;
+    if (!good || rename(temporary, path)) {
+        error_set(error, STATUS_FAILED, "%s: cannot write: %s", path, strerror(errno));
+        unlink(temporary);
+        return error->status;
+    }
+    snprintf(cuda->choices_path, sizeof cuda->choices_path, "%s", path);
     return STATUS_OK;
 }
 
@@ -95,11 +99,14 @@ bool cuda_load_choices(struct device *device, const char *path)
     struct cuda_choice choice;
     bool good = true;
     FILE *file = fopen(path, "r");
+    cuda_products_forget(cuda);
+    cuda->choices = 0;
+    cuda->choices_path[0] = 0;
     if (!file) return false;
     describe(cuda, holds_for);
     for (int i = 0; i < 2 && good; i++) {
         good = fgets(line, sizeof line, file);
-        line[strcspn(line, "\n")] = 0;
+        if (good) line[strcspn(line, "\n")] = 0;
         good = good && !strcmp(line, i == 0 ? FORMAT : holds_for);
     }
     while (good && fgets(line, sizeof line, file)) {
@@ -108,6 +115,6 @@ bool cuda_load_choices(struct device *device, const char *path)
     }
     fclose(file);
     if (!good) cuda->choices = 0; /* all or none */
-    cuda->choices_saved = good;
+    snprintf(cuda->choices_path, sizeof cuda->choices_path, "%s", good ? path : "");
     return good;
 }

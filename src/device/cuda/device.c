@@ -55,7 +55,7 @@ static int cuda_check_shape(struct device *device, int L, int D, int H, struct e
 {
     const char *why = NULL;
     (void)device;
-    if (kernel_attention_fits(L, D, H, &why)) return STATUS_OK;
+    if (H ? kernel_attention_fits(L, D, H, &why) : kernel_embed_fits(L, &why)) return STATUS_OK;
     return error_set(error, STATUS_FAILED, "device=cuda: %s; use device=cpu", why);
 }
 

@@ -33,9 +33,15 @@ static void destroy(struct cuda_plan *plan)
     CUBLAS(cublasLtMatmulDescDestroy, plan->description);
 }
 
-void cuda_products_close(struct cuda_device *cuda)
+void cuda_products_forget(struct cuda_device *cuda)
 {
     for (size_t i = 0; i < cuda->plans; i++) destroy(&cuda->plan[i]);
+    cuda->plans = 0;
+}
+
+void cuda_products_close(struct cuda_device *cuda)
+{
+    cuda_products_forget(cuda);
     memory_free(cuda->plan);
     memory_free(cuda->choice);
     CUDA(cudaFree, cuda->workspace);

@@ -24,6 +24,8 @@
         CHECK(cublas_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #function, cublasLtGetStatusString(cublas_status)); \
     } while (0)
 
+enum { CUDA_PATH_BYTES = 4096 };
+
 /* Device memory that grows to what was asked for most. */
 struct cuda_buffer {
     void *memory;
@@ -65,7 +67,7 @@ struct cuda_device {
     size_t plans, plan_capacity;
     struct cuda_choice *choice; /* those of the plans, and of a run that this one goes on with */
     size_t choices, choice_capacity;
-    bool choices_saved;
+    char choices_path[CUDA_PATH_BYTES]; /* the file that holds them as they are; "" when none does */
 };
 
 static inline struct cuda_device *cuda_of(struct device *device)
@@ -106,6 +108,7 @@ void cuda_product(struct cuda_device *cuda, const struct cuda_product *product);
 bool cuda_product_takes_bias(const void *bias);
 int cuda_products_open(struct cuda_device *cuda, struct error *error);
 void cuda_products_close(struct cuda_device *cuda);
+void cuda_products_forget(struct cuda_device *cuda); /* the plans made so far; choices stay */
 
 /* choices.c. _of: the choice for a key, or NULL. _keep: adds it, or puts it in place of the one for its key. */
 const struct cuda_choice *cuda_choice_of(const struct cuda_device *cuda, const int64_t key[CUDA_KEY_NUMBERS]);
