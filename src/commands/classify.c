@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/files.h"
 #include "commands/loaded_model.h"
 #include "commands/options.h"
 #include "commands/prediction_file.h"
@@ -62,7 +62,15 @@ static void print_text(const struct classify_command *c, const struct classifica
     for (int i = 0; i < r->gamma_count; i++) printf("%s%.3f", i ? " " : "  gamma     ", (double)r->gamma[i]);
     if (r->gamma_count) printf("  (input embedding, then the blocks)\n");
     print_matrix(r->star_confusion, r->classes, c->folds.classes);
-    if (c->out) printf("made %s\n", c->out);
+}
+
+static void print_json(const struct classify_command *c, const struct classification *result, struct error *error)
+{
+    struct json json;
+    struct prediction_summary summary = prediction_summary_of(result);
+    json_begin(&json);
+    prediction_json(&json, &summary, &c->origin);
+    json_print(&json, error);
 }
 
 static int done(void *context, int head, const struct classification *result, struct error *error)
@@ -70,17 +78,13 @@ static int done(void *context, int head, const struct classification *result, st
     struct classify_command *c = context;
     (void)head;
     progress_end(&c->progress);
-    if (comm_rank(c->comm) == 0 && (!c->out || !prediction_file_write(c->out, result, &c->origin, error))) {
-        if (c->json) {
-            struct json json;
-            json_begin(&json);
-            struct prediction_summary summary = prediction_summary_of(result);
-            prediction_json(&json, &summary, &c->origin);
-            fflush(stdout);
-            json_end(&json, stdout);
-        } else {
+    if (comm_rank(c->comm) == 0) {
+        if (c->out) prediction_file_write(c->out, result, &c->origin, error);
+        if (c->json)
+            print_json(c, result, error); /* a result that has no file is not lost */
+        else
             print_text(c, result);
-        }
+        if (c->out && !c->json && !error->status) printf("made %s\n", c->out);
     }
     return comm_agree(c->comm, error);
 }
@@ -127,6 +131,10 @@ static int prepare(struct classify_command *c, struct error *error)
     if (!folds_read(&c->folds, c->folds_path, error) && !check_fold(c, error) &&
         !survey_open(&c->survey, c->survey_path, c->self, memory_bytes, error))
         folds_check_survey(&c->folds, c->folds_path, &c->survey, error);
+    const char *inputs[] = {c->checkpoint, c->folds_path};
+    if (!error->status && c->out && !output_spares("classify: --out", c->out, inputs, 2, &c->survey, error) &&
+        comm_rank(c->comm) == 0)
+        output_try(c->out, error);
     if (comm_agree(c->comm, error)) return error->status;
     if (rank_device_open(&c->device, &c->config, c->comm, error)) return error->status;
     return ranks_join_gpus(c->comm, c->device, &c->config, fold_job_parameters(&c->config, c->folds.class_count), error);
@@ -143,10 +151,11 @@ static int classify_fold(struct classify_command *c, const struct operands *oper
                                      .samples = c->origin.samples,
                                      .heads = 1u << c->head,
                                      .train_encoder = c->train_encoder,
+                                     .memory_bytes = c->config.data.memory_gb * 1e9 / comm_local_size(c->comm),
                                      .progress = show_epoch,
                                      .done = done,
                                      .context = c};
-        progress_begin(&c->progress, comm_rank(c->comm) == 0);
+        progress_begin(&c->progress, comm_rank(c->comm) == 0 && !c->json);
         fold_job_run(&job, c->device, c->comm, error);
         progress_end(&c->progress);
     }

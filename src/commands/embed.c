@@ -70,11 +70,7 @@ static int number_rows(struct embedder *e, struct error *error)
 /* The output would take the place of its own input. Each rank looks at its own shards. */
 static int check_out(const struct embedder *e, struct error *error)
 {
-    const char *input = files_same(e->out, e->checkpoint) ? e->checkpoint : NULL;
-    for (int s = e->survey.rank; s < e->survey.shards; s += e->survey.ranks)
-        if (files_same(e->out, e->survey.shard[s].path)) input = e->survey.shard[s].path;
-    if (input)
-        error_set(error, STATUS_USAGE, "embed: --out %s would overwrite %s, which is read; name another file", e->out, input);
+    output_spares("embed: --out", e->out, &e->checkpoint, 1, &e->survey, error);
     return comm_agree(e->comm, error);
 }
 

@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/progress.h"
 #include "commands/commands.h"
+#include "commands/files.h"
 #include "commands/loaded_model.h"
 #include "commands/options.h"
 #include "commands/reconstruction_file.h"
@@ -28,6 +28,11 @@ static int open_subset(struct selection *selection, const struct survey *survey,
 {
     struct split split = split_of(config);
     bool nothing = subset == PART_VALIDATION ? split.validation == 0 : subset == PART_TEST ? split.test == 0 : false;
+    if (subset != PART_ALL && config->data.folds[0])
+        return error_set(error, STATUS_USAGE,
+                         "--subset %s: the checkpoint was trained on fold %d of %s, not on a share of a survey; "
+                         "its folder's finetune.json has what it is worth on the fold's test light curves",
+                         subsets[subset], config->data.fold, config->data.folds);
     if (nothing)
         return error_set(error, STATUS_USAGE, "--subset %s: the checkpoint's run held out no share of its survey for it",
                          subsets[subset]);
@@ -36,7 +41,8 @@ static int open_subset(struct selection *selection, const struct survey *survey,
     return STATUS_OK;
 }
 
-static void print_text(const struct evaluate_options *options, const struct evaluation *r, const struct selection *selection)
+static int print_text(const struct evaluate_options *options, const struct evaluation *r, const struct selection *selection,
+                      struct error *error)
 {
     printf("%s on %s (%s): %lld light curves, %lld windows\n", options->checkpoint, options->survey, subsets[options->subset],
            (long long)selection->total, (long long)r->windows);
@@ -48,9 +54,11 @@ static void print_text(const struct evaluate_options *options, const struct eval
     printf("  spread          %.4f mag  (probed RMSE of predicting each window's mean)\n", r->spread);
     if (!options->probed_only) printf("  RMSE unmasked   %.4f mag  (nothing hidden, all observations)\n", r->rmse_unmasked);
     printf("  %.1f windows/s\n", (double)r->windows / r->seconds);
+    return error->status;
 }
 
-static void print_json(const struct evaluate_options *options, const struct evaluation *r, const struct selection *selection)
+static int print_json(const struct evaluate_options *options, const struct evaluation *r, const struct selection *selection,
+                      struct error *error)
 {
     struct json json;
     json_begin(&json);
@@ -65,14 +73,20 @@ static void print_json(const struct evaluate_options *options, const struct eval
     json_number(&json, "spread", r->spread);
     if (!options->probed_only) json_number(&json, "rmse_unmasked", r->rmse_unmasked);
     json_number(&json, "windows_per_second", (double)r->windows / r->seconds);
-    fflush(stdout);
-    json_end(&json, stdout);
+    return json_print(&json, error);
 }
 
 static void show(void *context, int64_t windows)
 {
     struct progress *progress = context;
     if (progress_due(progress)) progress_show(progress, "evaluating: %lld windows on rank 0", (long long)windows);
+}
+
+static int spare_inputs(const struct evaluate_options *options, const struct survey *survey, struct comm *comm,
+                        struct error *error)
+{
+    output_spares("evaluate: --reconstructions", options->reconstructions, &options->checkpoint, 1, survey, error);
+    return comm_agree(comm, error);
 }
 
 static int evaluate_survey(const struct evaluate_options *options, struct loaded_model *model, struct comm *comm,
@@ -96,7 +110,8 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
         open_subset(&selection, &survey, &model->config, options->subset, comm, error))
         goto cleanup;
     if (options->reconstructions &&
-        reconstruction_file_open(&table, options->reconstructions, &survey, model->config.data.window, comm, error))
+        (spare_inputs(options, &survey, comm, error) ||
+         reconstruction_file_open(&table, options->reconstructions, &survey, model->config.data.window, comm, error)))
         goto cleanup;
     if (evaluate(&result, &selection, &model->config, model->encoder, model->parameters, &how, comm, error)) goto cleanup;
     if (result.windows == 0 && result.left_out > 0)
@@ -107,7 +122,7 @@ static int evaluate_survey(const struct evaluate_options *options, struct loaded
     }
     if (reconstruction_file_close(&table, error)) goto cleanup;
     progress_end(&progress);
-    if (comm_rank(comm) == 0) (options->json ? print_json : print_text)(options, &result, &selection);
+    if (comm_rank(comm) == 0) (options->json ? print_json : print_text)(options, &result, &selection, error);
 cleanup:
     progress_end(&progress);
     reconstruction_file_close(&table, error);

@@ -2,13 +2,11 @@
  *
  * astromer experiment: the paper's comparison of classifiers. Ranks work on cells of the grid each by itself; a cell that is
  * finished stays, so that a stopped experiment goes on where it was. */
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/folder.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "checkpoint/checkpoint.h"
@@ -31,6 +29,7 @@ struct experiment {
     struct comm *comm, *self; /* self: a group of this rank alone */
     struct config config;     /* of the words and the file; model.* and data.window of the checkpoint */
     struct split split;       /* of the checkpoint's run */
+    int64_t weights;          /* a hash of the checkpoint's; 0 without one */
     struct grid grid;
     struct device *device;
     struct known *known;     /* survey_count x folds */
@@ -40,51 +39,67 @@ struct experiment {
 
 /* The folder ------------------------------------------------------------------------------------------------------------- */
 
-static int make_folder(const char *path, struct error *error)
+/* Keys and groups that may change from one start to the next. */
+static const char *const free_keys[] = {"experiment.heads",
+                                        "device",
+                                        "threads",
+                                        "checkpoint",
+                                        "data.memory_gb",
+                                        "train.microbatch",
+                                        "train.graph",
+                                        "train.log_every_steps",
+                                        "train.rank_timeout_seconds",
+                                        NULL};
+static const char weights_line[] = "# the weights of experiment.checkpoint: %lld\n";
+
+/* What a config's file says of the weights; 0 when it says nothing. */
+static int64_t weights_of(const char *path)
 {
-    if (mkdir(path, 0777) && errno != EEXIST)
-        return error_set(error, STATUS_FAILED, "%s: cannot be made: %s", path, strerror(errno));
-    return STATUS_OK;
+    char line[CONFIG_TEXT];
+    long long content = 0;
+    FILE *file = fopen(path, "r");
+    while (file && !content && fgets(line, sizeof line, file))
+        if (sscanf(line, weights_line, &content) != 1) content = 0;
+    if (file) fclose(file);
+    return content;
 }
 
-/* The config without what may change from one start to the next. */
-static char *settled(const struct config *config)
+static int write_config(const struct experiment *x, const char *path, struct error *error)
 {
-    struct config c = *config;
-    c.experiment.heads[0] = 0;
-    c.device = DEVICE_AUTO, c.threads = 0, c.data.memory_gb = 8;
-    c.train.rank_timeout_seconds = 0;
-    return config_text(&c);
+    struct text_file file;
+    if (text_file_begin(&file, path, error)) return error->status;
+    char *text = config_text(&x->config);
+    fputs(text, file.file);
+    if (x->weights) fprintf(file.file, weights_line, (long long)x->weights);
+    memory_free(text);
+    return text_file_end(&file, error);
 }
 
-/* Cells of two different experiments must not come to stand side by side: the folder keeps the config it was begun with. */
-static int keep_config(const struct config *config, struct error *error)
+/* Cells of two different experiments must not come to stand side by side: the folder keeps what it was begun with. */
+static int keep_config(const struct experiment *x, struct error *error)
 {
-    char path[GRID_PATH];
+    const struct config *config = &x->config;
+    char path[GRID_PATH], then[CONFIG_TEXT], now[CONFIG_TEXT];
     struct config begun;
     snprintf(path, sizeof path, "%s/experiment.yaml", config->experiment.dir);
-    char *text = config_text(config);
-    if (access(path, F_OK)) {
-        FILE *file = fopen(path, "w");
-        if (!file || fputs(text, file) < 0 || fclose(file))
-            error_set(error, STATUS_FAILED, "%s: cannot be written: %s", path, strerror(errno));
-    } else if (!config_read(&begun, path, 0, NULL, error)) {
-        char *then = settled(&begun), *now = settled(config);
-        if (strcmp(then, now))
-            error_set(error, STATUS_USAGE,
-                      "%s was begun with other settings (compare %s); go on with those, or give another experiment.dir",
-                      config->experiment.dir, path);
-        memory_free(then);
-        memory_free(now);
-    }
-    memory_free(text);
-    return error->status;
+    if (access(path, F_OK)) return write_config(x, path, error);
+    int64_t weights = weights_of(path);
+    if (config_read(&begun, path, 0, NULL, error)) return error->status;
+    const char *key = config_difference(config, &begun, free_keys);
+    if (key)
+        return error_set(error, STATUS_USAGE, "%s was begun with %s=%s, not %s; go on with that, or give another experiment.dir",
+                         config->experiment.dir, key, config_value(&begun, key, then), config_value(config, key, now));
+    if (weights && weights != x->weights)
+        return error_set(error, STATUS_FAILED,
+                         "%s: has other weights than when %s was begun; give those, or another experiment.dir",
+                         config->experiment.checkpoint, config->experiment.dir);
+    return STATUS_OK;
 }
 
 static int make_folders(struct experiment *x, struct error *error)
 {
-    if (comm_rank(x->comm) == 0 && !make_folder(x->config.experiment.dir, error) && !keep_config(&x->config, error))
-        for (int s = 0; s < x->grid.survey_count && !error->status; s++) make_folder(x->grid.survey[s].folder, error);
+    if (comm_rank(x->comm) == 0 && !folder_make(x->config.experiment.dir, NULL, error) && !keep_config(x, error))
+        for (int s = 0; s < x->grid.survey_count && !error->status; s++) folder_make(x->grid.survey[s].folder, NULL, error);
     return comm_agree(x->comm, error);
 }
 
@@ -109,6 +124,20 @@ static int make_folds(const struct experiment *x, struct grid_survey *s, const c
     return error->status;
 }
 
+/* A file that was there may be of somebody else's making. */
+static int check_folds(const struct experiment *x, const struct folds *folds, const char *path, struct error *error)
+{
+    const struct config *config = &x->config;
+    bool same = folds->fold_count == config->experiment.folds && folds->seed == config->experiment.seed &&
+                folds->sample_counts == x->grid.sample_counts;
+    for (int n = 0; same && n < folds->sample_counts; n++) same = folds->samples[n] == x->grid.samples[n];
+    if (same) return STATUS_OK;
+    return error_set(error, STATUS_USAGE,
+                     "%s: is not of experiment.folds, experiment.samples and experiment.seed; give those it was made with, or "
+                     "remove it",
+                     path);
+}
+
 static int open_survey(struct experiment *x, struct grid_survey *s, struct error *error)
 {
     char path[GRID_PATH + 16];
@@ -117,7 +146,8 @@ static int open_survey(struct experiment *x, struct grid_survey *s, struct error
     if (vet(VET_SURVEY, s->path, x->comm, error)) return error->status;
     if (!survey_open(&s->survey, s->path, x->self, memory_bytes, error) && comm_rank(x->comm) == 0) make_folds(x, s, path, error);
     if (comm_agree(x->comm, error)) return error->status;
-    if (!folds_read(&s->folds, path, error)) folds_check_survey(&s->folds, path, &s->survey, error);
+    if (!folds_read(&s->folds, path, error) && !check_folds(x, &s->folds, path, error))
+        folds_check_survey(&s->folds, path, &s->survey, error);
     return comm_agree(x->comm, error);
 }
 
@@ -146,46 +176,6 @@ static bool reads_encoder(const struct unit *unit)
     return false;
 }
 
-/* What the experiment's config says of finetuning, as words. */
-enum { FINETUNE_WORDS = 16, WORD_BYTES = 96 };
-struct finetune_words {
-    char text[FINETUNE_WORDS][WORD_BYTES];
-    char *word[FINETUNE_WORDS];
-    int count;
-};
-
-static void add_word(struct finetune_words *words, const char *key, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void add_word(struct finetune_words *words, const char *key, const char *format, ...)
-{
-    CHECK(words->count < FINETUNE_WORDS, "more than %d words of finetuning", FINETUNE_WORDS);
-    char *text = words->text[words->count];
-    int used = snprintf(text, WORD_BYTES, "%s=", key);
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text + used, WORD_BYTES - (size_t)used, format, arguments);
-    va_end(arguments);
-    words->word[words->count++] = text;
-}
-
-static void finetune_settings(const struct config *config, struct finetune_words *words)
-{
-    *words = (struct finetune_words){0};
-    add_word(words, "train.batch", "%lld", (long long)config->train.batch);
-    add_word(words, "train.epochs", "%lld", (long long)config->train.epochs);
-    add_word(words, "train.learning_rate", "%.17g", config->train.learning_rate);
-    add_word(words, "train.schedule", "%s", config_name("train.schedule", config->train.schedule));
-    add_word(words, "train.warmup_steps", "%lld", (long long)config->train.warmup_steps);
-    add_word(words, "train.clip_norm", "%.17g", config->train.clip_norm);
-    add_word(words, "train.patience", "%lld", (long long)config->train.patience);
-    add_word(words, "train.seed", "%lld", (long long)config->train.seed);
-    add_word(words, "data.validation_windows", "%lld", (long long)config->data.validation_windows);
-    add_word(words, "data.memory_gb", "%.17g", config->data.memory_gb);
-    add_word(words, "precision", "%s", config_name("precision", config->precision));
-    add_word(words, "device", "%s", config_name("device", config->device));
-    add_word(words, "threads", "%d", config->threads);
-}
-
 /* The encoder of a unit's heads, finetuned first where that is wanted: its file into path. */
 static int unit_encoder(struct experiment *x, const struct unit *unit, char path[GRID_PATH + 32], struct error *error)
 {
@@ -196,9 +186,9 @@ static int unit_encoder(struct experiment *x, const struct unit *unit, char path
     grid_cell_folder(&x->grid, unit->survey, unit->samples, unit->fold, folder);
     snprintf(folds, sizeof folds, "%s/folds.h5", s->folder);
     snprintf(run, sizeof run, "%s/finetune", folder);
-    struct finetune_words words;
     struct finetune_result result;
-    finetune_settings(&x->config, &words);
+    struct config settings = x->config;
+    settings.data.memory_gb /= comm_local_size(x->comm); /* each rank finetunes by itself */
     struct known *known = &x->known[unit->survey * (int)x->config.experiment.folds + unit->fold];
     struct finetune_options options = {.checkpoint = x->config.experiment.checkpoint,
                                        .survey = s->path,
@@ -206,8 +196,7 @@ static int unit_encoder(struct experiment *x, const struct unit *unit, char path
                                        .fold = unit->fold,
                                        .samples = s->folds.samples[unit->samples],
                                        .out = run,
-                                       .setting_count = words.count,
-                                       .setting = words.word,
+                                       .settings = &settings,
                                        .windows_per_curve = x->config.data.validation_windows,
                                        .quiet = true,
                                        .device = x->device,
@@ -225,25 +214,40 @@ static int unit_encoder(struct experiment *x, const struct unit *unit, char path
     return STATUS_OK;
 }
 
-static int run_unit(struct experiment *x, const struct unit *unit, struct error *error)
+static struct fold_job job_of(struct experiment *x, const struct unit *unit)
 {
     const struct grid_survey *s = &x->grid.survey[unit->survey];
+    return (struct fold_job){.config = &x->config,
+                             .survey = &s->survey,
+                             .folds = &s->folds,
+                             .fold = unit->fold,
+                             .samples = unit->samples,
+                             .heads = unit->heads,
+                             .train_encoder = x->config.experiment.train_encoder,
+                             .memory_bytes = x->config.data.memory_gb * 1e9 / comm_local_size(x->comm),
+                             .done = cell_done,
+                             .context = x};
+}
+
+static int run_unit(struct experiment *x, const struct unit *unit, struct error *error)
+{
     char folder[GRID_PATH], checkpoint[GRID_PATH + 32];
+    struct fold_job job = job_of(x, unit);
     grid_cell_folder(&x->grid, unit->survey, unit->samples, unit->fold, folder);
-    if (make_folder(folder, error) || unit_encoder(x, unit, checkpoint, error)) return error->status;
+    if (folder_make(folder, NULL, error) || unit_encoder(x, unit, checkpoint, error)) return error->status;
     x->unit = unit;
-    x->checkpoint = checkpoint;
-    const struct fold_job job = {.config = &x->config,
-                                 .checkpoint = checkpoint,
-                                 .survey = &s->survey,
-                                 .folds = &s->folds,
-                                 .fold = unit->fold,
-                                 .samples = unit->samples,
-                                 .heads = unit->heads,
-                                 .train_encoder = x->config.experiment.train_encoder,
-                                 .done = cell_done,
-                                 .context = x};
+    job.checkpoint = x->checkpoint = checkpoint;
     return fold_job_run(&job, x->device, x->self, error);
+}
+
+/* What the last unit could not do is better said before the first. Collective. */
+static int check_units(struct experiment *x, const struct unit *units, int count, struct error *error)
+{
+    for (int i = 0; i < count && !error->status; i++) {
+        struct fold_job job = job_of(x, &units[i]);
+        if (units[i].rank == comm_rank(x->comm)) fold_job_check(&job, x->device, error);
+    }
+    return comm_agree(x->comm, error);
 }
 
 /* This rank's units; the first that fails ends its work, the other ranks go on. Collective. */
@@ -253,7 +257,7 @@ static int run_units(struct experiment *x, struct error *error)
     struct unit *units = grid_units(&x->grid, comm_size(x->comm), &count);
     x->known =
         memory_zeroed((size_t)x->grid.survey_count * (size_t)x->config.experiment.folds, sizeof *x->known, "an experiment");
-    comm_barrier(x->comm); /* nobody finishes a cell before all have seen which are finished */
+    check_units(x, units, count, error); /* also: nobody finishes a cell before all have seen which are finished */
     for (int i = 0; i < count && !error->status; i++)
         if (units[i].rank == comm_rank(x->comm)) run_unit(x, &units[i], error);
     memory_free(units);
@@ -281,7 +285,46 @@ static int write_results(const struct experiment *x, struct error *error)
 
 /* The command ------------------------------------------------------------------------------------------------------------ */
 
-/* The model's shape, and which of its run's light curves it kept for tests, from the checkpoint. Collective. */
+/* The keys that an experiment has: with a checkpoint, which says what the model is, or without. */
+static const char *const own_keys[] = {"experiment", "classify",       "train",
+                                       "checkpoint", "device",         "precision",
+                                       "threads",    "data.memory_gb", "data.validation_windows",
+                                       NULL};
+static const char *const own_keys_alone[] = {"experiment",  "classify",      "train",       "checkpoint",
+                                             "device",      "precision",     "threads",     "data.memory_gb",
+                                             "model.width", "model.pe_base", "data.window", "data.validation_windows",
+                                             NULL};
+
+static void begin_config(struct config *config)
+{
+    finetune_default(config);
+    config->data.validation_windows = 0;
+}
+
+static int read_config(struct config *config, const struct operands *operands, struct error *error)
+{
+    const char *path = operands->word[0];
+    int count = operands->count - 1;
+    char **words = operands->word + 1;
+    begin_config(config);
+    if (config_change(config, own_keys_alone, "it says nothing about an experiment (astromer help experiment)", path, count,
+                      words, error))
+        return error->status;
+    if (config->experiment.checkpoint[0]) {
+        begin_config(config);
+        if (config_change(config, own_keys, "it is what experiment.checkpoint has", path, count, words, error))
+            return error->status;
+    }
+    if (config->train.start[0])
+        return error_set(error, STATUS_USAGE, "train.start cannot be given here: finetuning starts from experiment.checkpoint");
+    if (config->train.time_limit_seconds > 0)
+        return error_set(
+            error, STATUS_USAGE,
+            "train.time_limit_seconds cannot be given here: stop an experiment with Ctrl-C, started again it goes on");
+    return STATUS_OK;
+}
+
+/* The model's shape, its weights' hash, and which light curves its run kept for tests, from the checkpoint. Collective. */
 static int read_checkpoint(struct experiment *x, struct error *error)
 {
     struct config saved;
@@ -293,6 +336,13 @@ static int read_checkpoint(struct experiment *x, struct error *error)
     x->config.loss = saved.loss;
     x->config.data.window = saved.data.window;
     x->split = split_of(&saved);
+    struct parameter_table *table = parameter_table_new(&saved.model);
+    float *values = memory_new((size_t)table->total, sizeof *values, "the parameters");
+    struct checkpoint checkpoint = {.table = table, .parameters = values};
+    if (!checkpoint_read(path, &checkpoint, x->comm, error)) x->weights = parameters_content(table, values);
+    memory_free(values);
+    parameter_table_free(table);
+    if (error->status) return error->status;
     if (x->config.experiment.unseen && x->split.test == 0)
         error_set(error, STATUS_USAGE, "experiment.unseen: the run of %s kept no light curves for tests (data.test)", path);
     return error->status;
@@ -327,13 +377,14 @@ int command_experiment(struct comm *comm, int argc, char **argv, struct error *e
         .operand = "CONFIG [KEY=VALUE ...]",
         .operands_least = 1,
         .operands_most = -1,
-        .more = "The config's keys are experiment.*, classify.*, train.* (of the finetuning), device, precision, threads,\n"
-                "data.memory_gb (astromer help config). configs/experiment-*.yaml are examples."};
+        .more =
+            "The config's keys are experiment.*, classify.*, train.* and checkpoint.* (of the finetuning, with the\n"
+            "defaults of astromer finetune), data.validation_windows (0: finetuning measures on all), data.memory_gb, device,\n"
+            "precision, threads (astromer help config). configs/experiment-*.yaml are examples."};
     struct experiment x = {.comm = comm};
     struct operands operands;
     if (options_read(&usage, argc, argv, &operands, error) || operands.help) return error->status;
-    if (!config_read(&x.config, operands.word[0], operands.count - 1, operands.word + 1, error))
-        grid_read(&x.grid, &x.config, error);
+    if (!read_config(&x.config, &operands, error)) grid_read(&x.grid, &x.config, error);
     if (!comm_agree(comm, error)) run(&x, error);
     grid_release(&x.grid);
     device_close(x.device);

@@ -248,7 +248,7 @@ int grid_write_results(const struct grid *grid, const char *path, struct error *
                 for (int kind = 0; kind < HEAD_KINDS; kind++) {
                     struct prediction_summary summary;
                     struct json json;
-                    if (!(grid->heads >> kind & 1) || !finished(grid, s, n, fold, kind, &summary)) continue;
+                    if (!finished(grid, s, n, fold, kind, &summary)) continue;
                     struct prediction_origin origin = grid_origin(grid, s, n, fold, kind);
                     json_begin(&json);
                     prediction_json(&json, &summary, &origin);
@@ -277,6 +277,18 @@ static void print_mean(const struct grid *grid, int survey, int samples, int hea
     fprintf(out, "  %.3f +- %.3f", mean, sqrt(variance > 0 ? variance : 0));
 }
 
+/* Wanted now, or there from an earlier start. */
+static bool has_row(const struct grid *grid, int survey, int head)
+{
+    const struct folds *folds = &grid->survey[survey].folds;
+    struct prediction_summary ignored;
+    if (grid->heads >> head & 1) return true;
+    for (int n = 0; n < folds->sample_counts; n++)
+        for (int fold = 0; fold < folds->fold_count; fold++)
+            if (finished(grid, survey, n, fold, head, &ignored)) return true;
+    return false;
+}
+
 static void print_survey(const struct grid *grid, int survey, bool stars, FILE *out)
 {
     const struct folds *folds = &grid->survey[survey].folds;
@@ -286,7 +298,7 @@ static void print_survey(const struct grid *grid, int survey, bool stars, FILE *
     for (int n = 0; n < folds->sample_counts; n++) fprintf(out, "  %8lld/class", (long long)folds->samples[n]);
     fprintf(out, "\n");
     for (int kind = 0; kind < HEAD_KINDS; kind++) {
-        if (!(grid->heads >> kind & 1)) continue;
+        if (!has_row(grid, survey, kind)) continue;
         fprintf(out, "%-14s", head_names[kind]);
         for (int n = 0; n < folds->sample_counts; n++) print_mean(grid, survey, n, kind, stars, out);
         fprintf(out, "\n");

@@ -16,6 +16,25 @@ bool files_same(const char *one, const char *other)
     return !stat(one, &first) && !stat(other, &second) && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
+int output_spares(const char *option, const char *out, const char *const *inputs, int count, const struct survey *survey,
+                  struct error *error)
+{
+    const char *input = NULL;
+    for (int i = 0; i < count; i++)
+        if (inputs[i] && files_same(out, inputs[i])) input = inputs[i];
+    for (int s = survey->rank; s < survey->shards; s += survey->ranks)
+        if (files_same(out, survey->shard[s].path)) input = survey->shard[s].path;
+    if (!input) return STATUS_OK;
+    return error_set(error, STATUS_USAGE, "%s %s would overwrite %s, which is read; name another file", option, out, input);
+}
+
+int json_print(struct json *json, struct error *error)
+{
+    fflush(stdout);
+    if (json_end(json, stdout)) error_set(error, STATUS_FAILED, "cannot write standard output: %s", strerror(errno));
+    return error->status;
+}
+
 static int failed(const char *path, const char *what, struct error *error)
 {
     return error_set(error, STATUS_FAILED, "%s: %s: %s", path, what, strerror(errno));
@@ -51,6 +70,16 @@ int text_file_end(struct text_file *text, struct error *error)
     if (error->status) unlink(text->partial);
     forget(text);
     return error->status;
+}
+
+int output_try(const char *out, struct error *error)
+{
+    struct text_file text;
+    if (text_file_begin(&text, out, error)) return error->status;
+    fclose(text.file);
+    unlink(text.partial);
+    forget(&text);
+    return STATUS_OK;
 }
 
 void csv_put(FILE *file, const char *text)

@@ -6,10 +6,11 @@
 #include <stdio.h>
 
 #include "commands/commands.h"
+#include "commands/files.h"
 #include "commands/options.h"
 #include "commands/vet.h"
 
-static void print_text(const struct finetune_options *o, const struct finetune_result *r)
+static int print_text(const struct finetune_options *o, const struct finetune_result *r, struct error *error)
 {
     if (r->found) printf("%s is finished already, with the same settings, weights and light curves:\n", o->out);
     printf("%s on %s, fold %d, %lld samples a class: %lld light curves to train on, %lld to test with\n", o->checkpoint,
@@ -20,14 +21,14 @@ static void print_text(const struct finetune_options *o, const struct finetune_r
     printf("  RMSE unmasked      %8.4f  %8.4f  mag  (nothing hidden, all observations)\n", r->before.unmasked, r->after.unmasked);
     printf("%lld epochs (the best was %lld), %lld windows, %.2f minutes: %s/best.h5\n", (long long)r->epochs,
            (long long)r->best_epoch, (long long)r->windows_seen, r->minutes, o->out);
+    return error->status;
 }
 
-static void print_json(const struct finetune_options *o, const struct finetune_result *r)
+static int print_json(const struct finetune_options *o, const struct finetune_result *r, struct error *error)
 {
     struct json json;
     finetune_line(&json, o, r);
-    fflush(stdout);
-    json_end(&json, stdout);
+    return json_print(&json, error);
 }
 
 static const char about[] =
@@ -72,6 +73,5 @@ int command_finetune(struct comm *comm, int argc, char **argv, struct error *err
         vet(VET_SURVEY, o.survey, comm, error) || vet(VET_RUN, o.out, comm, error))
         return error->status;
     if (finetune(&o, comm, &result, error) || !result.finished || comm_rank(comm) > 0) return error->status;
-    (json ? print_json : print_text)(&o, &result);
-    return STATUS_OK;
+    return (json ? print_json : print_text)(&o, &result, error);
 }

@@ -139,7 +139,7 @@ static void print_text(const char *text, int width)
     printf("%s%*s  ", shown(text, safe), width - columns_of(text), "");
 }
 
-static void print_json(const struct row *row)
+static void print_json(const struct row *row, struct error *error)
 {
     struct json json;
     json_begin(&json);
@@ -149,7 +149,7 @@ static void print_json(const struct row *row)
     json_text(&json, "neighbour", row->neighbour.id);
     json_text(&json, "neighbour_class", row->neighbour.class);
     json_number(&json, "cosine", row->cosine);
-    json_end(&json, stdout);
+    json_print(&json, error);
 }
 
 static void put_csv(FILE *file, const struct row *row)
@@ -170,13 +170,13 @@ struct summary {
     int64_t labelled, same;
 };
 
-typedef void row_use(struct neighbours *n, const struct row *row, struct summary *summary);
+typedef void row_use(struct neighbours *n, const struct row *row, struct summary *summary, struct error *error);
 
-static void measure(struct neighbours *n, const struct row *row, struct summary *summary)
+static void measure(struct neighbours *n, const struct row *row, struct summary *summary, struct error *error)
 {
     const char *texts[] = {row->query.id, row->query.class, row->neighbour.id};
     int *widths[] = {&summary->id, &summary->class, &summary->neighbour};
-    (void)n;
+    (void)n, (void)error;
     for (int i = 0; i < 3; i++)
         if (columns_of(texts[i]) > *widths[i]) *widths[i] = columns_of(texts[i]);
     if (!row->query.class[0] || !row->neighbour.class[0]) return;
@@ -184,12 +184,12 @@ static void measure(struct neighbours *n, const struct row *row, struct summary 
     summary->same += strcmp(row->query.class, row->neighbour.class) == 0;
 }
 
-static void show(struct neighbours *n, const struct row *row, struct summary *summary)
+static void show(struct neighbours *n, const struct row *row, struct summary *summary, struct error *error)
 {
     char safe[SHOWN_TEXT];
     if (n->csv.file) put_csv(n->csv.file, row);
     if (n->json) {
-        print_json(row);
+        print_json(row, error);
         return;
     }
     print_text(row->query.id, summary->id);
@@ -208,7 +208,7 @@ static int each_row(struct neighbours *n, row_use *use, struct summary *summary,
         for (int i = 0; i < n->nearest.found[q] && !error->status; i++) {
             const struct neighbour *neighbour = &n->nearest.neighbour[(int64_t)q * n->nearest.k + i];
             row.rank = i + 1, row.cosine = neighbour->cosine;
-            if (!name(n, neighbour->curve, &row.neighbour, error)) use(n, &row, summary);
+            if (!name(n, neighbour->curve, &row.neighbour, error)) use(n, &row, summary, error);
             memory_free(row.neighbour.id);
         }
         memory_free(row.query.id);

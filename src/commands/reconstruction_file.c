@@ -121,11 +121,20 @@ static void join_parts(struct reconstruction_file *f, struct error *error)
     if (!error->status && (bad || rename(f->part, f->path))) failed(error, f->path, "cannot be written");
 }
 
+/* Network file systems show another node what a file has only when it is closed. Rank 0's goes on. */
+static void end_part(struct reconstruction_file *f, struct error *error)
+{
+    bool lead = comm_rank(f->comm) == 0, bad = ferror(f->file) != 0;
+    bad |= (lead ? fflush(f->file) : fclose(f->file)) != 0;
+    if (!lead) f->file = NULL;
+    if (bad && !error->status) failed(error, f->part, "cannot be written");
+}
+
 int reconstruction_file_close(struct reconstruction_file *f, struct error *error)
 {
     if (!f->path) return error->status;
     if (!error->status && f->failure.status) *error = f->failure;
-    if (!error->status && fflush(f->file)) failed(error, f->part, "cannot be written");
+    end_part(f, error);
     if (!comm_agree(f->comm, error) && comm_rank(f->comm) == 0) join_parts(f, error);
     comm_agree(f->comm, error);
     release(f);

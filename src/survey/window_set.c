@@ -14,8 +14,7 @@ static int64_t length_of(const struct survey *survey, int shard, int64_t place)
     return (int64_t)(offset[1] - offset[0]);
 }
 
-/* How many windows there will be; negative on failure. */
-static int64_t count_windows(const struct survey *survey, const int64_t *curves, int64_t count, int steps, struct error *error)
+int64_t window_set_count(const struct survey *survey, const int64_t *curves, int64_t count, int steps, struct error *error)
 {
     int64_t windows = 0, place, all = survey->first_curve[survey->shards];
     for (int64_t i = 0; i < count; i++) {
@@ -51,7 +50,7 @@ int window_set_read(struct window_set *set, const struct survey *survey, const i
 {
     *set = (struct window_set){0};
     CHECK(survey->ranks == 1, "windows of a survey that %d ranks share", survey->ranks);
-    int64_t windows = count_windows(survey, curves, count, steps, error);
+    int64_t windows = window_set_count(survey, curves, count, steps, error);
     if (windows < 0) return error->status;
     windows_new(&set->windows, windows ? (int)windows : 1, steps);
     set->star = memory_new((size_t)windows, sizeof *set->star, "windows");

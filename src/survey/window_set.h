@@ -19,5 +19,7 @@ struct window_set {
 int window_set_read(struct window_set *set, const struct survey *survey, const int64_t *curves, int64_t count, int steps,
                     struct error *error);
 void window_set_release(struct window_set *set);
+/* How many windows that would be, by the survey's offsets alone; negative on failure. Not collective. */
+int64_t window_set_count(const struct survey *survey, const int64_t *curves, int64_t count, int steps, struct error *error);
 
 #endif

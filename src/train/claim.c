@@ -12,23 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/folder.h"
 #include "base/memory.h"
 
 enum { OWNER_BYTES = 320 };
-
-static int make_folder(const char *path, bool *made, struct error *error)
-{
-    char *part = memory_string(path);
-    for (char *slash = part; (slash = strchr(slash + 1, '/'));) {
-        *slash = 0;
-        mkdir(part, 0777);
-        *slash = '/';
-    }
-    *made = mkdir(part, 0777) == 0;
-    if (!*made && errno != EEXIST) error_set(error, STATUS_FAILED, "%s: cannot make the folder: %s", path, strerror(errno));
-    memory_free(part);
-    return error->status;
-}
 
 static bool still_there(int fd, const char *path)
 {
@@ -61,7 +48,7 @@ int claim_folder(struct claim *claim, const char *run_dir, struct error *error)
 {
     char path[4096], owner[OWNER_BYTES] = "";
     bool busy = false, made = false;
-    if (make_folder(run_dir, &made, error)) return error->status;
+    if (folder_make(run_dir, &made, error)) return error->status;
     snprintf(path, sizeof path, "%s/lock", run_dir);
     int fd = open_locked(path, &busy);
     if (fd < 0)

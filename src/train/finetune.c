@@ -30,23 +30,37 @@ static int set_path(char place[CONFIG_TEXT], const char *path, const char *optio
     return STATUS_OK;
 }
 
-/* What the checkpoint's run and the options decide, with finetuning's own defaults for the rest. */
-static int lay_ground(struct config *config, const struct finetune_options *o, const struct config *start, struct error *error)
+void finetune_default(struct config *config)
 {
     config_default(config);
-    config->model = start->model;
-    config->masking = start->masking;
-    config->loss = start->loss;
-    config->data.window = start->data.window;
-    config->data.validation[0] = 0;
     config->data.validation_windows = 1;
-    config->data.fold = o->fold;
-    config->data.samples = o->samples;
     config->train.batch = 16;
     config->train.epochs = 100;
     config->checkpoint.every_epochs = 0;
     config->checkpoint.every_seconds = 60;
     config->checkpoint.keep = 1;
+}
+
+/* What the checkpoint's run and the options decide. */
+static int lay_ground(struct config *config, const struct finetune_options *o, const struct config *start, struct error *error)
+{
+    finetune_default(config);
+    if (o->settings) {
+        config->train = o->settings->train;
+        config->checkpoint = o->settings->checkpoint;
+        config->device = o->settings->device;
+        config->precision = o->settings->precision;
+        config->threads = o->settings->threads;
+        config->data.memory_gb = o->settings->data.memory_gb;
+        config->data.validation_windows = o->settings->data.validation_windows;
+    }
+    config->model = start->model;
+    config->masking = start->masking;
+    config->loss = start->loss;
+    config->data.window = start->data.window;
+    config->data.validation[0] = 0;
+    config->data.fold = o->fold;
+    config->data.samples = o->samples;
     set_path(config->run_dir, o->out, "--out", error);
     set_path(config->data.survey, o->survey, "--survey", error);
     set_path(config->data.folds, o->folds, "--folds", error);

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/config.h"
 #include "base/json.h"
 #include "comm/comm.h"
 #include "device/device.h"
@@ -23,14 +24,15 @@ struct finetune_measures {
 
 struct finetune_options {
     const char *checkpoint, *survey, *folds, *out;
-    int fold;                  /* from 0 */
-    int64_t samples;           /* per class */
-    const char *config;        /* a config's file, or NULL */
-    int setting_count;         /* key=value words, which come after it */
-    char *const *setting;      /* model.*, masking.*, loss.* and data.window are the checkpoint's; see finetune_allowed */
-    int64_t windows_per_curve; /* that a test light curve gives at most, 0 = all */
-    bool quiet;                /* nothing on standard output */
-    struct device *device;     /* an open one, which stays open; NULL: the one that the settings name */
+    int fold;                      /* from 0 */
+    int64_t samples;               /* per class */
+    const struct config *settings; /* the keys of finetune_allowed have their values from here, or, NULL, their defaults */
+    const char *config;            /* a config's file, or NULL */
+    int setting_count;             /* key=value words, which come after it */
+    char *const *setting;          /* model.*, masking.*, loss.* and data.window are the checkpoint's; see finetune_allowed */
+    int64_t windows_per_curve;     /* that a test light curve gives at most, 0 = all */
+    bool quiet;                    /* nothing on standard output */
+    struct device *device;         /* an open one, which stays open; NULL: the one that the settings name */
     const struct finetune_measures *before; /* what the checkpoint is measured at on this fold, where it is known; or NULL */
 };
 
@@ -46,6 +48,8 @@ struct finetune_result {
 /* Keys and groups that settings may change; ends with NULL. Defaults: as pretrain's, but for train.batch 16, train.epochs 100,
  * data.validation_windows 1 and a checkpoint every minute. */
 extern const char *const finetune_allowed[];
+/* All keys' defaults, with those of finetuning. */
+void finetune_default(struct config *config);
 
 /* Finetunes, or goes on where a call with the same settings was stopped or killed. When OUT is finished, with the same settings,
  * weights and light curves, it only reads the result; with others it is STATUS_USAGE or STATUS_FAILED. May be called many times

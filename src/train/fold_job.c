@@ -26,11 +26,38 @@ static unsigned encoder_heads(const struct fold_job *job)
     return kinds;
 }
 
+static void sets_of(const struct fold_job *job, const struct fold_set *set[FOLD_PARTS])
+{
+    const struct fold *fold = &job->folds->fold[job->fold];
+    set[0] = &fold->training[job->samples], set[1] = &fold->validation, set[2] = &fold->test;
+}
+
+int fold_job_check(const struct fold_job *job, const struct device *device, struct error *error)
+{
+    const struct config *config = job->config;
+    const struct fold_set *set[FOLD_PARTS];
+    int64_t windows = 0;
+    if (!(job->heads >> HEAD_ATT_CLS & 1) || job->train_encoder) return STATUS_OK;
+    sets_of(job, set);
+    for (int p = 0; p < FOLD_PARTS; p++) {
+        int64_t count = samples_count_windows(job->survey, job->folds, set[p], config->data.window, error);
+        if (count < 0) return error->status;
+        windows += count;
+    }
+    double bytes = (double)windows * config->data.window * config->model.width * (double)device->activation_bytes;
+    if (bytes <= job->memory_bytes) return STATUS_OK;
+    return error_set(error, STATUS_FAILED,
+                     "head att_cls keeps every step of %lld windows of fold %d with %lld samples a class, %.3g GB, and a rank's "
+                     "share of data.memory_gb is %.3g GB; give more, or leave this head out",
+                     (long long)windows, job->fold, (long long)job->folds->samples[job->samples], bytes / 1e9,
+                     job->memory_bytes / 1e9);
+}
+
 static int read_samples(struct shared *s, struct error *error)
 {
     const struct fold_job *job = s->job;
-    const struct fold *fold = &job->folds->fold[job->fold];
-    const struct fold_set *set[FOLD_PARTS] = {&fold->training[job->samples], &fold->validation, &fold->test};
+    const struct fold_set *set[FOLD_PARTS];
+    sets_of(job, set);
     for (int p = 0; p < FOLD_PARTS; p++)
         if (samples_read(&s->samples[p], job->survey, job->folds, set[p], job->config->data.window, error)) break;
     return comm_agree(s->comm, error);
@@ -63,7 +90,6 @@ static int make_features(struct shared *s, struct error *error)
     struct encoder *encoder = NULL;
     void *parameters = NULL;
     size_t bytes = s->table ? (size_t)s->table->total * sizeof *s->host : 0;
-    double memory_bytes = s->job->config->data.memory_gb * 1e9 / comm_local_size(s->comm) / FOLD_PARTS;
     if (!kinds || s->job->train_encoder) return STATUS_OK;
     if (!o->allocate(s->device, &parameters, bytes, "the encoder's parameters", error)) {
         o->upload(s->device, parameters, s->host, bytes);
@@ -71,7 +97,7 @@ static int make_features(struct shared *s, struct error *error)
     }
     if (!comm_agree(s->comm, error)) open_encoder(s, &encoder, WINDOWS_AT_ONCE, false, error);
     for (int p = 0; p < FOLD_PARTS && !error->status; p++)
-        features_make(&s->features[p], kinds, &s->samples[p], s->job->folds, encoder, parameters, memory_bytes, s->comm, error);
+        features_make(&s->features[p], kinds, &s->samples[p], s->job->folds, encoder, parameters, s->comm, error);
     encoder_free(encoder);
     if (parameters) o->release(s->device, parameters);
     return error->status;
@@ -113,7 +139,8 @@ static int run_head(struct shared *s, int head, struct error *error)
 int fold_job_run(const struct fold_job *job, struct device *device, struct comm *comm, struct error *error)
 {
     struct shared s = {.job = job, .device = device, .comm = comm};
-    if (!read_samples(&s, error) && !read_encoder(&s, error)) make_features(&s, error);
+    fold_job_check(job, device, error);
+    if (!comm_agree(comm, error) && !read_samples(&s, error) && !read_encoder(&s, error)) make_features(&s, error);
     for (int head = 0; head < HEAD_KINDS && !error->status; head++)
         if (job->heads >> head & 1) run_head(&s, head, error);
     for (int p = 0; p < FOLD_PARTS; p++) {

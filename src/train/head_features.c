@@ -27,22 +27,15 @@ static size_t row_count(const struct features *f, int kind)
     return (size_t)(kind == HEAD_SKIP ? f->S : 1) * (size_t)f->D;
 }
 
-static int allocate(struct features *f, unsigned kinds, const struct encoder *encoder, double memory_bytes, struct error *error)
+static void allocate(struct features *f, unsigned kinds, const struct encoder *encoder)
 {
     size_t n = (size_t)f->n;
     for (int i = 0; i < POOLED_KINDS; i++)
         if (wants(kinds, pooled_kinds[i]))
             *rows_of(f, pooled_kinds[i]) = memory_new(n * row_count(f, pooled_kinds[i]), sizeof(float), "embeddings");
-    if (!(kinds >> HEAD_ATT_CLS & 1)) return STATUS_OK;
+    if (!(kinds >> HEAD_ATT_CLS & 1)) return;
     f->stage_bytes = (size_t)f->L * (size_t)f->D * encoder->device->activation_bytes;
-    double bytes = (double)n * (double)f->stage_bytes;
-    if (bytes > memory_bytes)
-        return error_set(error, STATUS_FAILED,
-                         "head att_cls reads every step of %lld windows, %.1f GB, and data.memory_gb leaves a rank %.1f GB of "
-                         "them; give more, or another head",
-                         (long long)n, bytes / 1e9, memory_bytes / 1e9);
     f->stage = memory_new(n, f->stage_bytes, "embeddings");
-    return STATUS_OK;
 }
 
 static int not_finite(const struct samples *samples, const struct folds *folds, int64_t window, struct error *error)
@@ -52,6 +45,31 @@ static int not_finite(const struct samples *samples, const struct folds *folds, 
                      "the embedding of light curve %s (observations from %d on) is not finite; look at its magnitudes, or use "
                      "another checkpoint or precision=fp32",
                      id, samples->set.windows.start[window]);
+}
+
+/* bfloat16 has float32's upper half: neither is finite when all bits of the exponent are set. */
+static bool finite_activations(const char *values, size_t count, size_t element_bytes)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint16_t high; /* of a little-endian element */
+        memcpy(&high, values + (i + 1) * element_bytes - sizeof high, sizeof high);
+        if ((high & 0x7f80) == 0x7f80) return false;
+    }
+    return true;
+}
+
+/* Every step of the last block's output. */
+static int keep_stage(struct features *f, const struct samples *samples, const struct folds *folds, int64_t first,
+                      struct encoder *e, struct error *error)
+{
+    char *rows = f->stage + (size_t)first * f->stage_bytes;
+    e->device->operations->download(e->device, rows, e->X[e->table->model.blocks], (size_t)e->windows.B * f->stage_bytes);
+    for (int64_t w = 0; w < e->windows.B; w++) {
+        size_t observed = (size_t)samples->set.windows.length[first + w] * (size_t)f->D;
+        if (!finite_activations(rows + (size_t)w * f->stage_bytes, observed, e->device->activation_bytes))
+            return not_finite(samples, folds, first + w, error);
+    }
+    return STATUS_OK;
 }
 
 /* The results of the encoder's last forward into the rows from `first` on. */
@@ -68,10 +86,7 @@ static int keep(struct features *f, unsigned kinds, const struct samples *sample
         for (size_t j = 0; j < count; j++)
             if (!isfinite(values[j])) return not_finite(samples, folds, first + (int64_t)(j / row), error);
     }
-    if (f->stage)
-        o->download(e->device, f->stage + (size_t)first * f->stage_bytes, e->X[e->table->model.blocks],
-                    (size_t)e->windows.B * f->stage_bytes);
-    return STATUS_OK;
+    return f->stage ? keep_stage(f, samples, folds, first, e, error) : STATUS_OK;
 }
 
 /* Windows first .. end - 1. */
@@ -110,13 +125,13 @@ static void share(struct features *f, unsigned kinds, struct comm *comm)
 }
 
 int features_make(struct features *f, unsigned kinds, const struct samples *samples, const struct folds *folds,
-                  struct encoder *encoder, const float *parameters, double memory_bytes, struct comm *comm, struct error *error)
+                  struct encoder *encoder, const float *parameters, struct comm *comm, struct error *error)
 {
     const struct model_config *model = &encoder->table->model;
     *f = (struct features){.n = samples_windows(samples), .S = model->blocks + 1, .D = model->width, .L = encoder->L};
     int64_t rank = comm_rank(comm), ranks = comm_size(comm);
-    if (!allocate(f, kinds, encoder, memory_bytes, error))
-        encode(f, kinds, samples, folds, f->n * rank / ranks, f->n * (rank + 1) / ranks, encoder, parameters, error);
+    allocate(f, kinds, encoder);
+    encode(f, kinds, samples, folds, f->n * rank / ranks, f->n * (rank + 1) / ranks, encoder, parameters, error);
     if (!comm_agree(comm, error)) share(f, kinds, comm);
     return error->status;
 }

@@ -21,10 +21,10 @@ struct features {
 };
 
 /* Runs the encoder over all windows, the ranks sharing them, for the heads whose bit (1 << kind) is set in `kinds`. Collective;
- * every rank gets all. A window whose result is not finite is an error that names its light curve, as does, for att_cls, a set
- * that needs more than memory_bytes. features_release is fine on a zeroed struct. */
+ * every rank gets all. A window whose result is not finite is an error that names its light curve. features_release is fine on a
+ * zeroed struct. */
 int features_make(struct features *features, unsigned kinds, const struct samples *samples, const struct folds *folds,
-                  struct encoder *encoder, const float *parameters, double memory_bytes, struct comm *comm, struct error *error);
+                  struct encoder *encoder, const float *parameters, struct comm *comm, struct error *error);
 void features_release(struct features *features);
 /* A pooled head's row of one window: stages x D numbers. */
 const float *features_pooled(const struct features *features, int kind, int64_t window);

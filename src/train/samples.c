@@ -36,13 +36,31 @@ static void find_windows(struct samples *s)
     for (int64_t i = 0; i < s->stars; i++) s->first[i + 1] += s->first[i];
 }
 
+/* The survey's indices of the stars; owned by the caller. */
+static int64_t *list_curves(const struct samples *s, const struct folds *folds)
+{
+    int64_t *curve = memory_new((size_t)s->stars, sizeof *curve, "a fold's light curves");
+    for (int64_t i = 0; i < s->stars; i++) curve[i] = folds->curve[s->row[i]];
+    return curve;
+}
+
+int64_t samples_count_windows(const struct survey *survey, const struct folds *folds, const struct fold_set *set, int L,
+                              struct error *error)
+{
+    struct samples s = {0};
+    count_stars(&s, folds, set);
+    int64_t *curve = list_curves(&s, folds), windows = window_set_count(survey, curve, s.stars, L, error);
+    memory_free(curve);
+    samples_release(&s);
+    return windows;
+}
+
 int samples_read(struct samples *s, const struct survey *survey, const struct folds *folds, const struct fold_set *set, int L,
                  struct error *error)
 {
     *s = (struct samples){0};
     count_stars(s, folds, set);
-    int64_t *curve = memory_new((size_t)s->stars, sizeof *curve, "a fold's light curves");
-    for (int64_t i = 0; i < s->stars; i++) curve[i] = folds->curve[s->row[i]];
+    int64_t *curve = list_curves(s, folds);
     if (!window_set_read(&s->set, survey, curve, s->stars, L, error)) find_windows(s);
     memory_free(curve);
     return error->status;

@@ -24,6 +24,9 @@ struct samples {
 int samples_read(struct samples *samples, const struct survey *survey, const struct folds *folds, const struct fold_set *set,
                  int L, struct error *error);
 void samples_release(struct samples *samples);
+/* How many windows samples_read would read; negative on failure. */
+int64_t samples_count_windows(const struct survey *survey, const struct folds *folds, const struct fold_set *set, int L,
+                              struct error *error);
 static inline int64_t samples_windows(const struct samples *samples)
 {
     return samples->set.windows.count;

@@ -23,7 +23,7 @@ threads: 1
 """
 EXPERIMENT = """
 experiment:
-  dir: results
+  dir: deep/results
   checkpoint: run/best.h5
   surveys: survey
   samples: 24
@@ -61,7 +61,7 @@ class Classify(CommandLineTest):
         self.write("run.yaml", RUN)
         self.expect(0, "pretrain", "--config", "run.yaml")
 
-    def lines(self, path="results/results.jsonl"):
+    def lines(self, path="deep/results/results.jsonl"):
         return {(line["fold"], line["head"]): line for line in map(json.loads, (self.folder / path).read_text().splitlines())}
 
     def test_what_can_be_told_apart_is(self):
@@ -73,18 +73,18 @@ class Classify(CommandLineTest):
         for (fold, head), line in lines.items():
             self.assertEqual(set(line), MEMBERS)
             self.assertGreater(line["macro_f1"], 0.9, f"{head} in fold {fold}: {line}")
-        table = (self.folder / "results/table.txt").read_text()
+        table = (self.folder / "deep/results/table.txt").read_text()
         self.assert_in(table.strip(), result.out)
         mean = np.mean([lines[fold, "skip"]["macro_f1"] for fold in range(2)])
         self.assertRegex(table, rf"skip +{mean:.3f} \+- ")
-        self.check_cell("results/survey/fold1-n24/skip.h5", lines[1, "skip"])
-        said = self.expect(0, "info", "results/survey/fold1-n24/skip.h5").out
+        self.check_cell("deep/results/survey/fold1-n24/skip.h5", lines[1, "skip"])
+        said = self.expect(0, "info", "deep/results/survey/fold1-n24/skip.h5").out
         self.assert_in("skip, encoder: frozen", said)
         self.assert_in(f"{lines[1, 'skip']['macro_f1']:.4f} over windows", said)
         self.goes_on_where_it_stopped()
 
     def check_cell(self, path, line):
-        with h5py.File(self.folder / path) as file, h5py.File(self.folder / "results/survey/folds.h5") as folds:
+        with h5py.File(self.folder / path) as file, h5py.File(self.folder / "deep/results/survey/folds.h5") as folds:
             probability, label = file["window/probability"][:], file["window/label"][:]
             np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
             np.testing.assert_array_equal(probability.argmax(1), file["window/prediction"][:])
@@ -103,7 +103,7 @@ class Classify(CommandLineTest):
             self.assertEqual(sorted(file["star/id"][:]), sorted(test))
 
     def goes_on_where_it_stopped(self):
-        folder = self.folder / "results/survey"
+        folder = self.folder / "deep/results/survey"
         before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.h5")}
         gone = folder / "fold0-n24/skip.h5"
         losses = h5py.File(gone)["history/validation_loss"][:]
@@ -115,7 +115,15 @@ class Classify(CommandLineTest):
         same = [path for path, time in before.items() if path.stat().st_mtime_ns == time]
         self.assertEqual(len(before) - len(same), 2)
         refused = self.expect(2, "experiment", "experiment.yaml", "classify.learning_rate=1e-2")
-        self.assert_in("was begun with other settings", refused.message)
+        self.assert_in("was begun with classify.learning_rate=0.001, not 0.01", refused.message)
+        self.expect(0, "experiment", "experiment.yaml", "experiment.heads=raw_gru")
+        self.assertEqual({head for _, head in self.lines("deep/results/results.jsonl")}, set(HEADS))
+        table = (self.folder / "deep/results/table.txt").read_text()
+        self.assertRegex(table, r"\nskip +0\.9|\nskip +1\.0")
+        (self.folder / "run/best.h5").rename(self.folder / "run/better.h5")
+        self.expect(0, "pretrain", "--config", "run.yaml", "run.dir=other", "train.seed=3")
+        (self.folder / "other/best.h5").rename(self.folder / "run/best.h5")
+        self.assert_in("has other weights", self.expect(1, "experiment", "experiment.yaml").message)
 
     def test_shuffled_labels_teach_nothing(self):
         self.make_survey(shuffled=True)
@@ -128,7 +136,7 @@ class Classify(CommandLineTest):
     def classify(self, *words, ranks=None):
         result = self.expect(0, "classify", "--survey", "survey", "--folds", "folds.h5", "--samples", 12, "--json", *words,
                              "classify.epochs=4", "classify.batch=20", "device=cpu", "threads=1", ranks=ranks)
-        return json.loads(result.out.strip().splitlines()[-1])
+        return json.loads(result.out)
 
     def test_ranks_make_no_difference(self):
         self.make_survey(stars=150)
@@ -154,12 +162,44 @@ class Classify(CommandLineTest):
         self.assert_in("no encoder to train", self.expect(2, *words, "--samples", 5, "--head", "raw_gru", "--train-encoder").message)
         self.assert_in("samples", self.expect(1, *words, "--samples", 6, "--head", "raw_gru").message)
         self.assert_in("counted from 0", self.expect(2, *words, "--samples", 5, "--fold", 1, "--head", "raw_gru").message)
+        skip = [*words, "--samples", 5, "--head", "skip", "--checkpoint", "run/best.h5", "classify.epochs=2"]
+        for path in ("run/best.h5", "folds.h5", "survey/shard-00001-of-00004.h5"):
+            kept = (self.folder / path).read_bytes()
+            self.assert_in(f"--out {path} would overwrite {path}", self.expect(2, *skip, "--out", path, ranks=2).message)
+            self.assertEqual((self.folder / path).read_bytes(), kept)
+        self.assert_in("nosuch/p.h5.partial: cannot be written", self.expect(1, *skip, "--out", "nosuch/p.h5", ranks=2).message)
+        with open("/dev/full", "w") as full:
+            self.assert_in("standard output", self.expect(1, *skip, "--json", stdout=full).message)
         refused = self.expect(2, *words, "--samples", 5, "--head", "skip", "--checkpoint", "run/best.h5", "model.width=8")
         self.assert_in("the rest is the checkpoint's", refused.message)
         self.write("experiment.yaml", EXPERIMENT % "skip, raw_gur")
         self.assert_in("did you mean raw_gru?", self.expect(2, "experiment", "experiment.yaml").message)
         self.write("experiment.yaml", EXPERIMENT % "skip")
         self.assert_in("experiment.surveys", self.expect(2, "experiment", "experiment.yaml", "experiment.surveys=").message)
+        for word, message in (("train.time_limit_seconds=9", "stop an experiment with Ctrl-C"), ("train.start=x", "train.start"),
+                              ("model.width=8", "model.width cannot be given here: it is what experiment.checkpoint has"),
+                              ("data.survey=survey", "data.survey cannot be given here")):
+            self.assert_in(message, self.expect(2, "experiment", "experiment.yaml", word).message)
+        self.assertFalse((self.folder / "deep").exists())
+
+    def test_what_an_experiment_cannot_do_is_said_first(self):
+        self.make_survey(stars=90)
+        self.write("experiment.yaml", EXPERIMENT % "skip, att_cls")
+        words = ["experiment", "experiment.yaml", "experiment.samples=5", "experiment.test=5", "experiment.validation=5",
+                 "experiment.least=9", "experiment.unseen=false"]
+        refused = self.expect(1, *words, "data.memory_gb=1e-5")
+        self.assert_in("head att_cls keeps every step of", refused.message)
+        self.assertEqual(list((self.folder / "deep/results/survey").glob("fold*-n*")), [])
+        self.assert_in("folds.h5: is not of experiment.folds", self.replaced_folds(words).message)
+        self.expect(0, *words, "experiment.dir=limited", "experiment.heads=skip", "train.steps=2", "train.batch=4", "experiment.folds=1")
+        self.assertEqual(json.loads((self.folder / "limited/survey/fold0-n5/finetune/finetune.json").read_text())["windows_seen"], 8)
+
+    def replaced_folds(self, words):
+        path = self.folder / "deep/results/survey/folds.h5"
+        path.unlink()
+        self.expect(0, "folds", "--survey", "survey", "--out", path, "--folds", 3, "--samples", 5, "--test", 5, "--validation", 5,
+                    "--least", 9)
+        return self.expect(2, *words)
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ class Refused(Finetuning):
             np.testing.assert_allclose(one[name], other[name], atol=1e-12)
         self.assertIn("model.ffn", self.train("model", *words, "model.ffn=8", status=2).message)
         self.assertIn("data.samples", self.train("none", *words[:3], status=2).message)
-        self.assertIn("held out no share",
+        self.assertIn("was trained on fold 0 of folds.h5",
                       self.expect(2, "evaluate", "--checkpoint", "run/best.h5", "--survey", "survey", "--subset", "validation").message)
 
 
