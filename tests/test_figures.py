@@ -50,7 +50,7 @@ def write_survey(folder, random):
 
 def write_run(folder):
     folder.mkdir()
-    lines = [{'event': 'step', 'step': s, 'windows': 8 * s, 'train_rmse': 1 / s} for s in range(1, 30)]
+    lines = [{'event': 'step', 'step': s, 'windows': 8 * s, 'rmse': 1 / s} for s in range(1, 30)]
     lines.append({'event': 'epoch', 'epoch': 1, 'step': 29, 'windows': 232, 'val_rmse': 0.3, 'val_r2': 0.5})
     (folder / 'log.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
     return folder

@@ -20,7 +20,7 @@ def check(condition, message):
 
 
 def step_line(step, rmse):
-    return json.dumps({'event': 'step', 'step': step, 'epoch': 0, 'windows': 32 * step, 'loss': rmse, 'train_rmse': rmse})
+    return json.dumps({'event': 'step', 'step': step, 'epoch': 0, 'windows': 32 * step, 'loss': rmse, 'rmse': rmse})
 
 
 def epoch_line(epoch, step, rmse):

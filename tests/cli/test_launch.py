@@ -39,6 +39,14 @@ class Mpirun(CommandLineTest):
         self.assertEqual((status, err), (0, ""))
         self.assertEqual(sorted(out.splitlines()), [f"rank {r} of 3: info a file k=v" for r in range(3)])
 
+    def test_folders_of_the_programs_name(self):
+        (self.folder / "astromer").mkdir()
+        status, out, err = self.run_words("-n", "1", "--wdir", "astromer", self.program, "info")
+        self.assertEqual((status, out, err), (0, "rank 0 of 1: info\n", ""))
+        status, _, err = self.run_words("-n", "1", "astromer", "--version")
+        self.assertNotIn("usage:", err)
+        self.assertNotEqual(status, 2)
+
     def test_without_n_it_chooses(self):
         status, out, _ = self.run_words(self.program, "info")
         self.assertEqual(status, 0)

@@ -43,7 +43,7 @@ def smooth(values):
 def draw_run(axes, log, options, label, train_colour, validation_colour):
     """One run's curves. Returns the y values that the picture has to show."""
     prefix = f'{label}, ' if label else ''
-    steps = series(log.steps, options.x, 'train_rmse')
+    steps = series(log.steps, options.x, 'rmse') if options.x != 'epoch' else ([], [])
     if not steps[0]:
         steps = series(log.epochs, options.x, 'train_rmse')
     if steps[0]:
