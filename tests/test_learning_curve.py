@@ -39,7 +39,7 @@ def test_resumed_log(folder):
     lines += [step_line(s, 0.9) for s in (30, 40)] + [epoch_line(1, 40, 0.9), step_line(50, 0.9)]
     lines += ['{"event": "start"}', step_line(30, 0.4), step_line(40, 0.3), epoch_line(1, 40, 0.35), '{"event": "step", "st']
     log = RunLog(str(write(folder / 'resumed.jsonl', lines, end='')))
-    check(series(log.steps, 'step', 'train_rmse') == ([10, 20, 30, 40], [0.5, 0.5, 0.4, 0.3]), f'steps {log.steps}')
+    check(series(log.steps, 'step', 'rmse') == ([10, 20, 30, 40], [0.5, 0.5, 0.4, 0.3]), f'steps {log.steps}')
     check(series(log.epochs, 'windows', 'val_rmse') == ([640, 1280], [0.4, 0.35]), f'epochs {log.epochs}')
     check(log.number('spread') == 0.43, 'spread')
     check(log.damaged == [], f'the half last line counts as damage: {log.damaged}')
@@ -47,10 +47,10 @@ def test_resumed_log(folder):
 
 def test_damaged_lines(folder):
     lines = [step_line(10, 0.5), 'garbage', '[]', '{"event": "step"}', '{"event": "step", "step": "ten"}', '', step_line(20, 0.4),
-             '{"event": "step", "step": 30, "windows": 960, "train_rmse": null}', '{"event": "checkpoint", "path": "x"}']
+             '{"event": "step", "step": 30, "windows": 960, "rmse": null}', '{"event": "checkpoint", "path": "x"}']
     log = RunLog(str(write(folder / 'damaged.jsonl', lines, end='\r\n')))
     check(log.damaged == [2, 3, 4, 5], f'damaged {log.damaged}')
-    check(series(log.steps, 'step', 'train_rmse') == ([10, 20], [0.5, 0.4]), f'steps {log.steps}')
+    check(series(log.steps, 'step', 'rmse') == ([10, 20], [0.5, 0.4]), f'steps {log.steps}')
     try:
         RunLog(str(folder / 'nothing'))
         check(False, 'a log that does not exist was read')

@@ -29,10 +29,11 @@ static int open_subset(struct selection *selection, const struct survey *survey,
     struct split split = split_of(config);
     bool nothing = subset == PART_VALIDATION ? split.validation == 0 : subset == PART_TEST ? split.test == 0 : false;
     if (subset != PART_ALL && config->data.folds[0])
-        return error_set(error, STATUS_USAGE,
-                         "--subset %s: the checkpoint was trained on fold %d of %s, not on a share of a survey; "
-                         "its folder's finetune.json has what it is worth on the fold's test light curves",
-                         subsets[subset], config->data.fold, config->data.folds);
+        return error_set(
+            error, STATUS_USAGE,
+            "--subset %s: the checkpoint was trained on fold %d of %s, not on a share of a survey; "
+            "finetune.json beside it, where astromer finetune made it, has what it is worth on the fold's test light curves",
+            subsets[subset], config->data.fold, config->data.folds);
     if (nothing)
         return error_set(error, STATUS_USAGE, "--subset %s: the checkpoint's run held out no share of its survey for it",
                          subsets[subset]);

@@ -39,7 +39,8 @@ struct experiment {
 
 /* The folder ------------------------------------------------------------------------------------------------------------- */
 
-/* Keys and groups that may change from one start to the next. */
+/* Keys and groups that may change from one start to the next, and those that an experiment has no use for: files of earlier
+ * versions hold them. */
 static const char *const free_keys[] = {"experiment.heads",
                                         "device",
                                         "threads",
@@ -49,6 +50,17 @@ static const char *const free_keys[] = {"experiment.heads",
                                         "train.graph",
                                         "train.log_every_steps",
                                         "train.rank_timeout_seconds",
+                                        "train.time_limit_seconds",
+                                        "train.start",
+                                        "run",
+                                        "data.survey",
+                                        "data.validation",
+                                        "data.test",
+                                        "data.folds",
+                                        "data.fold",
+                                        "data.samples",
+                                        "masking",
+                                        "loss",
                                         NULL};
 static const char weights_line[] = "# the weights of experiment.checkpoint: %lld\n";
 

@@ -75,6 +75,8 @@ int text_file_end(struct text_file *text, struct error *error)
 int output_try(const char *out, struct error *error)
 {
     struct text_file text;
+    struct stat status;
+    if (!stat(out, &status) && S_ISDIR(status.st_mode)) return error_set(error, STATUS_USAGE, "%s: is a folder", out);
     if (text_file_begin(&text, out, error)) return error->status;
     fclose(text.file);
     unlink(text.partial);

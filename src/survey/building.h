@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A survey's folder while it is built: everything goes into OUT.partial, which becomes OUT at the very end, so that a failed or
- * killed build never looks like a survey and leaves nothing in the way of the next one. */
+ * killed build never looks like a survey. The next build removes what is left of it, but for one that was killed with all its
+ * shards there: that may be a survey, and a person decides. */
 #ifndef ASTROMER_SURVEY_BUILDING_H
 #define ASTROMER_SURVEY_BUILDING_H
 

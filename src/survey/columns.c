@@ -39,16 +39,17 @@ static const char *skip_joints(const char *text, const char *end)
     return text;
 }
 
-/* Whether the field is called `word`, or ends in it. */
-static bool is_called(struct text field, const char *word, bool at_the_end)
+/* Whether the field is called `word`, or ends in it: as a word of its own, or anywhere. */
+enum place { WHOLE, AT_A_JOINT, ANYWHERE };
+static bool is_called(struct text field, const char *word, enum place place)
 {
     const char *end = field.start + field.length, *word_end = word + strlen(word);
     for (const char *from = field.start; from < end; from++) {
         const char *f = skip_joints(from, end), *w = skip_joints(word, word_end);
-        while (f < end && w < word_end && tolower((unsigned char)*f) == *w)
+        bool may_begin = place == ANYWHERE || from == field.start || (place == AT_A_JOINT && f > from);
+        while (may_begin && f < end && w < word_end && tolower((unsigned char)*f) == *w)
             f = skip_joints(f + 1, end), w = skip_joints(w + 1, word_end);
-        if (f == end && w == word_end) return true;
-        if (!at_the_end) return false;
+        if (may_begin && f == end && w == word_end) return true;
     }
     return false;
 }
@@ -57,7 +58,7 @@ int column_usual(const struct text *fields, int count, enum column column)
 {
     for (const char *const *name = usual[column]; *name; name++)
         for (int i = 0; i < count; i++)
-            if (is_called(fields[i], *name, false)) return i;
+            if (is_called(fields[i], *name, WHOLE)) return i;
     return -1;
 }
 
@@ -77,14 +78,18 @@ bool columns_say_one_star(const struct columns *columns)
 
 bool column_looks_like_id(struct text field)
 {
-    static const char *const others[] = {"mid",        "grid",        "valid",       "void",     "centroid",  "fid",
-                                         "exp_id",     "exposure_id", "ccd_id",      "field_id", "obs_id",    "observation_id",
-                                         "visit_id",   "frame_id",    "image_id",    "chip_id",  "quad_id",   "night_id",
-                                         "program_id", "det_id",      "detector_id", "cam_id",   "camera_id", "band_id",
-                                         "filter_id",  "cand_id",     "p_id",        NULL};
+    static const char *const words[] = {"grid", "valid", "void", "centroid", "resid", NULL};
+    static const char *const others[] = {
+        "mid",      "fid",     "pid",       "exp_id",     "exposure_id", "ccd_id",         "rc_id",
+        "field_id", "obs_id",  "row_id",    "visit_id",   "frame_id",    "observation_id", "image_id",
+        "chip_id",  "det_id",  "quad_id",   "program_id", "detector_id", "night_id",       "cam_id",
+        "cand_id",  "band_id", "camera_id", "filter_id",  NULL};
+    for (const char *const *word = words; *word; word++)
+        if (is_called(field, *word, ANYWHERE)) return false;
     for (const char *const *other = others; *other; other++)
-        if (is_called(field, *other, true)) return false;
-    return is_called(field, "id", true) || is_called(field, "star_number", true) || is_called(field, "object_number", true);
+        if (is_called(field, *other, AT_A_JOINT)) return false;
+    return is_called(field, "id", ANYWHERE) || is_called(field, "star_number", AT_A_JOINT) ||
+           is_called(field, "object_number", AT_A_JOINT);
 }
 
 /* One `word=name` of the option. */

@@ -53,6 +53,7 @@ static int write_best(struct run *run, struct error *error)
     char path[CONFIG_TEXT + 64];
     struct checkpoint checkpoint = {
         .table = run->table, .parameters = run->trainer->host[0], .progress = run->state, .config_text = run->config_text};
+    if (run_spare_best(run, error)) return cannot_go_on(run, error);
     trainer_download(run->trainer);
     snprintf(path, sizeof path, "%s/best.h5", run->config->run_dir);
     return checkpoint_write(path, &checkpoint, run->comm, error) ? cannot_go_on(run, error) : STATUS_OK;
@@ -100,7 +101,7 @@ static int end_epoch(struct run *run, double learning_rate, struct error *error)
 /* Weights that no validation has judged are better than none. */
 static int keep_last(struct run *run, struct error *error)
 {
-    run->state.best_epoch = run->state.epoch;
+    run->state.best_epoch = run->state.epoch - (run->state.position == 0);
     return write_best(run, error);
 }
 
@@ -168,7 +169,8 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
     }
     if (finished(run)) {
         save = true;
-        if (run->state.best_epoch < 0 && keep_last(run, error)) return error->status;
+        if (!isfinite(run->state.best_rmse) && run->best_of != BEST_BY_ANOTHER_VALIDATION && keep_last(run, error))
+            return error->status;
     }
     if (save) write_checkpoint(run, error);
     run->since.seconds += clock_seconds() - begin; /* a pause, not training */
@@ -183,7 +185,7 @@ static int one_step(struct run *run, bool *stop, struct error *error)
     const struct batch *batch = NULL;
     double begin = clock_seconds();
     struct step_state step;
-    double rate = schedule_rate(run->config, run->state.step + 1, run->last_step);
+    double rate = schedule_rate(run->config, &run->schedule, run->state.step + 1);
     loader_next(run->loader, &batch, error);
     struct step_request request = {.learning_rate = rate, .epoch = (uint32_t)run->state.epoch, .save = checkpoint_due(run)};
     request.stop = error->status ? STOP_FAILED : signals_caught() || time_is_up(run);

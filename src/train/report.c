@@ -73,9 +73,9 @@ void report_start(struct run *run, const char *resumed_from)
 /* The time that is left until the run's last step, at the present speed. */
 static void time_left(const struct run *run, double windows_per_second, char text[32])
 {
-    int64_t steps = run->last_step - run->state.step;
+    int64_t steps = run->schedule.last - run->schedule.shift - run->state.step;
     text[0] = 0;
-    if (run->last_step > 0 && windows_per_second > 0)
+    if (run->schedule.last > 0 && windows_per_second > 0)
         duration_text((double)(steps * run->config->train.batch) / windows_per_second, text);
 }
 
@@ -89,7 +89,8 @@ void report_step(struct run *run, const struct step_state *step, double learning
         time_left(run, speed, left);
         char steps[48];
         int used = snprintf(steps, sizeof steps, "%lld", (long long)run->state.step);
-        if (run->last_step) snprintf(steps + used, sizeof steps - (size_t)used, "/%lld", (long long)run->last_step);
+        if (run->schedule.last)
+            snprintf(steps + used, sizeof steps - (size_t)used, "/%lld", (long long)(run->schedule.last - run->schedule.shift));
         progress_show(&run->progress, "epoch %lld  step %s  loss %.4f  rmse %.4f mag  %.1f windows/s%s%s",
                       (long long)run->state.epoch + 1, steps, step->loss, step->plain_rmse, speed, left[0] ? "  left " : "",
                       left);

@@ -11,6 +11,7 @@
 #include "survey/loader.h"
 #include "train/claim.h"
 #include "train/evaluation.h"
+#include "train/schedule.h"
 #include "train/trainer.h"
 
 struct run_options {
@@ -20,6 +21,8 @@ struct run_options {
     struct device *device; /* computes on this open one, which stays open; NULL: the one that the config names */
     const char *go_on;     /* how its user goes on with a run that has stopped: "go on with --resume" */
 };
+
+enum best_of { BEST_OF_THIS_RUN, BEST_OF_ANOTHER_RUN, BEST_BY_ANOTHER_VALIDATION };
 
 struct run {
     const struct config *config;
@@ -36,10 +39,12 @@ struct run {
     struct loader *loader;
     struct progress_state state;
     char *config_text;
-    int64_t steps_per_epoch, last_step; /* last_step 0: no limit in steps */
-    struct claim claim;                 /* lead only */
-    FILE *log;                          /* lead only */
-    bool log_failed;                    /* a line of it could not be written, which the user has been told */
+    int64_t steps_per_epoch;
+    struct schedule_steps schedule;
+    enum best_of best_of; /* what RUN/best.h5 holds now; all but the first is renamed before it is written anew */
+    struct claim claim;   /* lead only */
+    FILE *log;            /* lead only */
+    bool log_failed;      /* a line of it could not be written, which the user has been told */
     struct progress progress;
     double begin_seconds;      /* of this process's training */
     double checkpoint_seconds; /* when the last checkpoint was written */
@@ -64,6 +69,9 @@ void run_close_data(struct run *run);
 /* pretrain.c: trains from where the run stands until the config's limits, early stopping or a signal. *finished: not by a signal
  * or the time limit. signals_catch comes before. Collective; on failure all ranks return the same error. */
 int run_train(struct run *run, bool *finished, struct error *error);
+
+/* RUN/best.h5, if there is one and it is another's, becomes RUN/best-1.h5 (or 2, ...), and the user is told. Collective. */
+int run_spare_best(struct run *run, struct error *error);
 
 /* What makes no other run of it when it is another at a restart: keys and groups, ends with NULL. */
 extern const char *const run_free_keys[];

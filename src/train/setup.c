@@ -11,7 +11,6 @@
 #include "base/memory.h"
 #include "survey/order.h"
 #include "train/run.h"
-#include "train/schedule.h"
 
 /* Under a temporary name first: a run that is killed here can still be resumed without its config file at hand. */
 static int write_config(const struct run *run, struct error *error)
@@ -93,7 +92,8 @@ static int check_data(const struct run *run, const struct config *saved, const c
             "folder and give that as data.survey to go on with them",
             now->data.survey, path);
     int64_t judge = run->state.validation_content;
-    if (judge != 0 && judge != run->validation_survey.content && !strcmp(now->data.validation, saved->data.validation))
+    if (judge != 0 && run->validation_survey.content != 0 && judge != run->validation_survey.content &&
+        !strcmp(now->data.validation, saved->data.validation))
         return error_set(error, STATUS_FAILED,
                          "%s: its light curves have changed since %s was written; put the ones of then back, or move these to "
                          "another folder and give that as data.validation to go on with them",
@@ -167,17 +167,19 @@ static bool has_best(const struct run *run, char *path, size_t bytes)
     return there;
 }
 
-/* RUN/best.h5, if there is one, becomes RUN/best-1.h5, or the first number that is free. Collective. */
-static int set_best_aside(struct run *run, const char *what, struct error *error)
+int run_spare_best(struct run *run, struct error *error)
 {
     char path[CONFIG_TEXT + 64], aside[CONFIG_TEXT + 64];
-    if (!has_best(run, path, sizeof path)) return STATUS_OK;
+    enum best_of whose = run->best_of;
+    run->best_of = BEST_OF_THIS_RUN;
+    if (whose == BEST_OF_THIS_RUN || !has_best(run, path, sizeof path)) return STATUS_OK;
     int number = 0;
     do snprintf(aside, sizeof aside, "%s/best-%d.h5", run->config->run_dir, ++number);
     while (run->lead && access(aside, F_OK) == 0);
     if (run->lead && rename(path, aside)) error_set(error, STATUS_FAILED, "%s: cannot be renamed: %s", path, strerror(errno));
     if (comm_agree(run->comm, error)) return error->status;
-    progress_line(&run->progress, "note: %s holds %s and is %s now", path, what, aside);
+    progress_line(&run->progress, "note: %s held weights %s and is %s now", path,
+                  whose == BEST_OF_ANOTHER_RUN ? "of a run whose checkpoints are gone" : "judged by another validation", aside);
     return STATUS_OK;
 }
 
@@ -200,19 +202,41 @@ static int begin_anew(struct run *run, struct checkpoint *checkpoint, struct err
     return STATUS_OK;
 }
 
-/* What validation RMSEs are made of: the same of all only while these are the same. */
-static const char *const judges[] = {
-    "data.validation", "data.validation_windows", "data.folds", "data.fold", "data.samples", "train.seed", "masking", NULL};
-
-/* An RMSE over other windows or masks says nothing against that of the best weights so far, which are kept. */
-static int judge_anew(struct run *run, const struct config *saved, struct error *error)
+/* Whether two configs measure RMSEs that can be compared, light curves apart. */
+static bool judge_alike(const struct config *a, const struct config *b)
 {
-    bool same = run->state.survey_content == 0 || run->state.survey_content == run->survey.content;
-    if (config_same(run->config, saved, judges) && same) return STATUS_OK;
+    static const char *const judges[] = {"data.validation_windows", "data.fold", "data.samples", "train.seed", "masking", NULL};
+    double share_a, share_b;
+    bool one = config_validation_share(a, &share_a), other = config_validation_share(b, &share_b);
+    if (!a->data.folds[0] != !b->data.folds[0] || !config_same(a, b, judges)) return false;
+    return a->data.folds[0] || (one == other && (!one || share_a == share_b));
+}
+
+/* Whether the validation's light curves are those of the checkpoint that the run goes on from. */
+static bool same_judges(const struct run *run)
+{
+    const struct progress_state *then = &run->state;
+    bool other_survey = !run->config->data.folds[0] && run->validation_survey.content;
+    if (run->config->data.folds[0] && then->fold_content != run->fold_content) return false;
+    if (other_survey) return !then->validation_content || then->validation_content == run->validation_survey.content;
+    return !then->survey_content || then->survey_content == run->survey.content;
+}
+
+/* An RMSE over other windows or masks says nothing against that of the best weights so far: the best is looked for anew, and
+ * those stay. So it is where best.h5 has gone, or is of other windows: a run that went on so was stopped before its next
+ * checkpoint. */
+static int judge(struct run *run, const struct config *saved, struct error *error)
+{
+    char path[CONFIG_TEXT + 64];
+    struct config best;
+    bool alike = judge_alike(run->config, saved) && same_judges(run), there = has_best(run, path, sizeof path);
+    if (there && checkpoint_read_config(path, &best, run->comm, error)) return error->status;
+    if (alike && (run->state.best_epoch < 0 || (there && judge_alike(saved, &best)))) return STATUS_OK;
     run->state.best_rmse = INFINITY;
     run->state.best_epoch = -1;
     run->state.patience_used = 0;
-    return set_best_aside(run, "weights judged by another validation", error);
+    if (there) run->best_of = BEST_BY_ANOTHER_VALIDATION;
+    return STATUS_OK;
 }
 
 static int go_on(struct run *run, struct checkpoint *checkpoint, const char *path, struct error *error)
@@ -230,7 +254,7 @@ static int go_on(struct run *run, struct checkpoint *checkpoint, const char *pat
                          "light curves to train on now; resume with those of the run",
                          path, (long long)run->state.position, (long long)run->training.total);
     note_changes(run, &saved);
-    return judge_anew(run, &saved, error);
+    return judge(run, &saved, error);
 }
 
 /* Parameters and progress from a checkpoint of this run, or from the beginning. */
@@ -269,14 +293,18 @@ static void restore_choices(struct run *run)
 }
 
 /* A run that begins must not replace another's best weights. Its own may be there: it was killed before its first checkpoint. */
-static int spare_best(struct run *run, struct error *error)
+static int find_best(struct run *run, struct error *error)
 {
     char path[CONFIG_TEXT + 64];
     struct config saved;
     if (!has_best(run, path, sizeof path)) return STATUS_OK;
     if (!run->options.resume)
-        return error_set(error, STATUS_USAGE, "%s: there are weights of another run; choose another run.dir", path);
-    if (!run->options.same_settings) return set_best_aside(run, "weights of a run whose checkpoints are gone", error);
+        return error_set(error, STATUS_USAGE, "%s: there are weights of a run; go on with --resume or choose another run.dir",
+                         path);
+    if (!run->options.same_settings) {
+        run->best_of = BEST_OF_ANOTHER_RUN;
+        return STATUS_OK;
+    }
     if (checkpoint_read_config(path, &saved, run->comm, error)) return error->status;
     if (config_difference(run->config, &saved, run_free_keys))
         return error_set(error, STATUS_USAGE, "%s: there are weights of another run; choose another folder", path);
@@ -289,7 +317,7 @@ static int find_checkpoint(struct run *run, char *path, size_t bytes, struct err
     if (path[0] && !run->options.resume)
         return error_set(error, STATUS_USAGE, "%s already holds a run (%s); go on with --resume or choose another run.dir",
                          run->config->run_dir, path);
-    return path[0] ? STATUS_OK : spare_best(run, error);
+    return path[0] ? STATUS_OK : find_best(run, error);
 }
 
 /* The most windows that a rank usually has in a step: its share of a batch, or of an epoch if that is less. */
@@ -297,16 +325,6 @@ static int64_t windows_of_a_step(const struct run *run)
 {
     int64_t batch = run->config->train.batch < run->training.total ? run->config->train.batch : run->training.total;
     return order_most_of_a_rank(batch, run->survey.shards, comm_size(run->comm));
-}
-
-/* Steps after which train.epochs ends the run, 0 for no limit: the present one's and, of the present batch and light curves,
- * those still to come. */
-static int64_t steps_of_epochs(const struct run *run)
-{
-    const struct progress_state *s = &run->state;
-    int64_t epochs = run->config->train.epochs, batch = run->config->train.batch, begun = run->training.total - s->position;
-    if (epochs <= s->epoch) return epochs ? s->step : 0;
-    return s->step + (begun + batch - 1) / batch + (epochs - s->epoch - 1) * run->steps_per_epoch;
 }
 
 /* The device that computes: the caller's, or one of the run's own. */
@@ -336,7 +354,8 @@ int run_open(struct run *run, const struct config *config, const struct run_opti
     open_log(run, error);
     if (comm_agree(comm, error)) return error->status;
     run->steps_per_epoch = (run->training.total + config->train.batch - 1) / config->train.batch;
-    run->last_step = schedule_last_step(config, steps_of_epochs(run));
+    const struct progress_state *state = &run->state;
+    run->schedule = schedule_of(config, run->steps_per_epoch, state->step, state->epoch, state->position);
     run->loader = loader_training(&run->training, config->train.batch, config->data.window, (uint64_t)config->train.seed,
                                   run->state.epoch, run->state.position);
     run->begin_seconds = run->checkpoint_seconds = run->since.seconds = clock_seconds();

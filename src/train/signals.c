@@ -42,5 +42,4 @@ const char *signals_name(int number)
 void signals_release(void)
 {
     handle(SIG_DFL);
-    signal(SIGPIPE, SIG_DFL);
 }

@@ -9,6 +9,6 @@
 void signals_catch(void); /* from now on note them; forgets earlier ones */
 int signals_caught(void); /* the number of the signal that came, 0 when none did */
 const char *signals_name(int number);
-void signals_release(void); /* back to the default */
+void signals_release(void); /* back to the default; a pipe that nobody reads stays no reason to end */
 
 #endif

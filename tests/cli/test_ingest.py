@@ -138,13 +138,17 @@ class Formats(IngestTest):
         self.check_curves(self.ingest(table, "--columns", "id=kic,time=t(d),magnitude=Kp")[0], stars)
         self.assertIn("'KIC,t(d),Kp,err'", self.refuse(1, table, out="b/survey"))
         self.assertIn("'KIC,t(d),Kp,err'", self.refuse(1, table, "--columns", "id=nobody,time=t(d),magnitude=Kp", out="b/survey"))
+        for name in ("system_id", "MAP ID", "SpecID", "Star number"):
+            other = self.write("n.csv", long_csv(stars, header=f"{name},mjd,mag,err\n"))
+            self.assertIn(f"--columns id={name}", self.refuse(1, other, out="b/survey"))
         several = self.write("b.csv", long_csv(stars, header="photid,mjd,mag,err\n"))
         self.assertIn("--columns id=photid", self.refuse(1, several, out="b/survey"))
         self.check_curves(self.ingest(several, "--columns", "id=photid", out="c/survey")[0], stars)
         rows = stars["star0"]
-        one = self.write("one.csv", "expid,mjd,mag,err\n" + "".join(f"{i},{','.join(row)}\n" for i, row in enumerate(rows)))
-        for words in ((), ("--columns", "id=none")):
-            survey, _ = self.ingest(one, *words, "--filter", "off", out=f"one{len(words)}/survey", shards=1)
+        for number, (name, *words) in enumerate((["expid"], ["phot_id", "--columns", "id=none"], ["resid"], ["mjd-mid"], ["OBS_ID"])):
+            text = f"{name},mjd,mag,err\n" + "".join(f"{i},{','.join(row)}\n" for i, row in enumerate(rows))
+            one = self.write("one.csv", text)
+            survey, _ = self.ingest(one, *words, "--filter", "off", out=f"one{number}/survey", shards=1)
             self.check_curves(survey, {"one": rows}, keep="off")
         self.assertIn("'colour'", self.refuse(2, table, "--columns", "colour=red", out="b/survey"))
         self.assertIn("twice", self.refuse(2, table, "--columns", "id=a,id=b", out="b/survey"))
