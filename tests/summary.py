@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Sums up a `meson test` run from its testlog.json: why tests failed or were skipped, then `N passed, N failed, N skipped`.
-Exit status 0 only when something ran and nothing failed."""
+"""Sums up a `meson test` run from its testlog.json and its exit status: why tests failed or were skipped, then `N passed, N failed,
+N skipped`. Exit status 0 only when something ran and nothing failed."""
 import json
 import sys
 
@@ -33,7 +33,10 @@ def main():
     for result in failed:
         print(f"\nfailed {result['name']} ({result['result'].lower()}, status {result.get('returncode')}); the end of its output:")
         print("\n".join("    " + line for line in output_of(result)[-TAIL_LINES:]) or "    (none)")
-    failures = len(failed) if results else 1  # no results at all: meson itself failed
+    failures = len(failed)
+    if not failures and (not results or (len(sys.argv) > 2 and sys.argv[2] != "0")):
+        print("\nmeson itself failed" if results else "\nmeson ran no test")
+        failures = 1
     print(f"{len(passed)} passed, {failures} failed, {len(skipped)} skipped")
     return 0 if passed and not failures else 1
 

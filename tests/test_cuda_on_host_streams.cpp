@@ -33,7 +33,7 @@ static void test_graph()
     LAUNCH(add_one, 1, 4, 0, origin, x);
     bool good = cudaStreamEndCapture(origin, &graph) == cudaSuccess && to_host(x, 8)[0] == 5;
 
-    cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphInstantiateWithFlags(&executable, graph, 0);
     cudaGraphDestroy(graph);
     for (int i = 0; i < 2; i++) cudaGraphLaunch(executable, origin);
     LAUNCH(add_one, 1, 8, 0, other, x); /* no longer captured */
@@ -110,7 +110,7 @@ static void test_graph_of_lasting_work()
     cudaStreamWaitEvent(origin, join, 0);
     LAUNCH(add_one, 1, 8, 0, origin, y);
     good = good && cudaStreamEndCapture(origin, &graph) == cudaSuccess;
-    cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphInstantiateWithFlags(&executable, graph, 0);
     cudaGraphDestroy(graph);
 
     for (float launch = 0; launch < 2; launch++) {
@@ -244,7 +244,7 @@ static cudaGraphExec_t graph_of_add_one(float *x)
     cudaStream_t stream = stream_in_capture();
     LAUNCH(add_one, 1, 8, 0, stream, x);
     cudaStreamEndCapture(stream, &graph);
-    cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphInstantiateWithFlags(&executable, graph, 0);
     return executable;
 }
 static void plant_freed_in_graph()

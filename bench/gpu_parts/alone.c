@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "commands/vet.h"
 #include "comm/comm.h"
 
 struct comm {
@@ -55,6 +56,13 @@ int comm_local_size(const struct comm *comm)
 int comm_core_sharers(const struct comm *comm)
 {
     return comm->size;
+}
+
+/* Files are the user's own here. */
+int vet(enum vet_kind kind, const char *path, struct comm *comm, struct error *error)
+{
+    (void)kind, (void)path, (void)comm;
+    return error->status;
 }
 
 int comm_agree(struct comm *comm, struct error *error)

@@ -87,7 +87,7 @@ def sources(found):
     listed.append(src / 'commands' / 'golden_hdf5.c' if found['HDF5'] else PARTS / 'golden_flat.c')
     if not found['oneDNN']:
         listed.remove(src / 'device' / 'cpu' / 'product_bf16.c')
-        listed += [PARTS / 'onednn' / name for name in ('dnnl.c', 'product_bf16_absent.c')]
+        listed += [PARTS / 'onednn' / 'dnnl.c', src / 'device' / 'product_bf16_absent.c']
     return listed
 
 

@@ -68,7 +68,8 @@ static void show_losses(struct run *run, struct error *error)
         loader_training(&made.selection, config->train.batch, config->data.window, (uint64_t)config->train.seed, 0, 0);
     for (int64_t step = 1; step <= run->steps && !loader_next(loader, &batch, error); step++) {
         struct step_state state;
-        struct step_request request = {.learning_rate = schedule_rate(config, step, run->steps), .epoch = (uint32_t)batch->epoch};
+        struct step_request request = {.learning_rate = schedule_rate(config, &(struct schedule_steps){.last = run->steps}, step),
+                                       .epoch = (uint32_t)batch->epoch};
         struct json json;
         trainer_step(run->trainer, &batch->windows, &request, &state);
         begin_line(&json, run);

@@ -21,7 +21,10 @@
 #include "base/memory.h"
 #include "checkpoint/h5.h"
 
-enum { IMAGE_STEP_BYTES = 4 << 20 }; /* by which a file in memory grows */
+enum {
+    IMAGE_STEP_BYTES = 4 << 20, /* by which a file in memory grows */
+    SLICE_BYTES_LEAST = 1 << 16 /* of a tensor, that a rank writes */
+};
 
 /* The buffers of a checkpoint, in the order of checkpoint_group; NULL is not written. */
 static const float *buffer_of(const struct checkpoint *checkpoint, int group)
@@ -250,12 +253,23 @@ static int make_file(const char *path, const char *temporary, const struct check
 
 /* Step 2: all ranks write --------------------------------------------------------------------------------------- */
 
+/* The part of `length` rows of `row` floats that this rank writes: of a small tensor few ranks, from rank `turn` on, have one,
+ * for a thousand writers in one page of a file wait for each other. */
+static void share_rows(int64_t length, int64_t row, int turn, struct comm *comm, int64_t *first, int64_t *end)
+{
+    int64_t ranks = comm_size(comm), most = length * row * (int64_t)sizeof(float) / SLICE_BYTES_LEAST;
+    int64_t slices = most < 1 ? 1 : most < ranks ? most : ranks, slice = (comm_rank(comm) - turn % ranks + ranks) % ranks;
+    *first = slice < slices ? length * slice / slices : 0;
+    *end = slice < slices ? length * (slice + 1) / slices : 0;
+}
+
 /* This rank's rows (of a vector: elements) of one tensor, in one piece; a rank without any takes part with nothing. The transfer
  * is independent: a collective one of HDF5 waits for ever when it fails on one rank only. */
-static herr_t write_slice(hid_t file, const char *name, const struct parameter *p, const float *dense, struct comm *comm)
+static herr_t write_slice(hid_t file, const char *name, const struct parameter *p, const float *dense, int turn,
+                          struct comm *comm)
 {
-    int64_t length = p->rank == 1 ? p->columns : p->rows, row = p->rank == 1 ? 1 : p->columns;
-    int64_t first = length * comm_rank(comm) / comm_size(comm), end = length * (comm_rank(comm) + 1) / comm_size(comm);
+    int64_t length = p->rank == 1 ? p->columns : p->rows, row = p->rank == 1 ? 1 : p->columns, first, end;
+    share_rows(length, row, turn, comm, &first, &end);
     hsize_t start[2] = {(hsize_t)first, 0}, count[2] = {(hsize_t)(end - first), (hsize_t)row};
     hsize_t values = (hsize_t)((end - first) * row);
     hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
@@ -283,7 +297,7 @@ static int write_tensors(hid_t file, const char *path, const struct checkpoint *
             char name[CHECKPOINT_TENSOR_BYTES];
             checkpoint_tensor_name(name, group, &table->parameter[i]);
             parameter_gather(&table->parameter[i], flat, dense);
-            if (write_slice(file, name, &table->parameter[i], dense, comm) < 0)
+            if (write_slice(file, name, &table->parameter[i], dense, group * table->count + i, comm) < 0)
                 hdf5_failed(error, path, "%s cannot be written", name);
         }
     }

@@ -4,6 +4,7 @@
  * reported in one line with the operation's name before the job is aborted. A group of one rank does no MPI work at all. */
 #include "comm/comm.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,13 +45,26 @@ static void check(const struct comm *comm, const char *operation, int code)
     MPI_Abort(MPI_COMM_WORLD, STATUS_FAILED);
 }
 
+/* The cores that the process may use. Where OMP_PROC_BIND or OMP_PLACES are set, the OpenMP runtime has bound this thread to the
+ * first of its places already, and the places tell. */
+static void own_cores(cpu_set_t *cores)
+{
+    CPU_ZERO(cores);
+    sched_getaffinity(0, sizeof *cores, cores);
+    for (int place = 0; place < omp_get_num_places(); place++) {
+        int count = omp_get_place_num_procs(place), *ids = memory_new((size_t)count, sizeof *ids, "the cores of a place");
+        omp_get_place_proc_ids(place, ids);
+        for (int i = 0; i < count; i++) CPU_SET(ids[i], cores);
+        memory_free(ids);
+    }
+}
+
 /* Ranks of the node whose affinity mask is this rank's: bound apart, ranks share no cores; not bound, they share all. */
 static int count_core_sharers(const struct comm *comm, MPI_Comm node)
 {
     cpu_set_t mine, *all = memory_new((size_t)comm->local_size, sizeof *all, "affinity masks");
     int sharers = 0;
-    CPU_ZERO(&mine);
-    sched_getaffinity(0, sizeof mine, &mine);
+    own_cores(&mine);
     check(comm, "MPI_Allgather", MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, node));
     for (int i = 0; i < comm->local_size; i++) sharers += CPU_EQUAL(&mine, &all[i]) != 0;
     memory_free(all);

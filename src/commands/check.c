@@ -10,6 +10,7 @@
 #include "commands/commands.h"
 #include "commands/golden.h"
 #include "commands/options.h"
+#include "commands/vet.h"
 #include "model/encoder.h"
 #include "train/trainer.h"
 
@@ -489,8 +490,8 @@ int command_check(struct comm *comm, int argc, char **argv, struct error *error)
     /* Every file is checked even when one fails; the first failure is the one reported. */
     for (int i = 0; i < files; i++) {
         struct error one = {0};
-        if (check_file(device, config.precision, comm_rank(comm) == 0, file[i], &one))
-            error_set(error, one.status, "%s", one.message);
+        if (!vet(VET_FILE, file[i], comm, &one)) check_file(device, config.precision, comm_rank(comm) == 0, file[i], &one);
+        if (one.status) error_set(error, one.status, "%s", one.message);
     }
 cleanup:
     device_close(device);

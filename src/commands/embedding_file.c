@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -191,12 +192,31 @@ static int claim_room(const char *path, int flags, int64_t bytes, struct error *
                          errno == ENOENT ? "; make its folder first" : "");
     int code = fstat(fd, &status) ? errno : 0;
     if (bytes == 0) bytes = status.st_size;
-    if (!code) code = posix_fallocate(fd, 0, bytes);
-    if (code == EOPNOTSUPP || code == EINVAL) code = 0;
+    if (!code && fallocate(fd, 0, 0, bytes))
+        code = errno; /* not posix_fallocate: where there is none, it writes block by block */
+    if (code == EOPNOTSUPP || code == ENOSYS || code == EINVAL) code = 0;
     if (close(fd) && !code) code = errno;
     if (code)
         error_set(error, STATUS_FAILED, "%s: no room for %.1f MB of embeddings: %s", path, (double)bytes / 1e6, strerror(code));
     return error->status;
+}
+
+/* False with an error when another process has the lock. A file system without locks, or no such file, is no reason. */
+static bool lock_temporary(struct embedding_file *file, struct error *error)
+{
+    file->lock = open(file->temporary, O_RDWR | O_CLOEXEC);
+    if (file->lock < 0 || !flock(file->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) return true;
+    error_set(error, STATUS_FAILED, "%s: another embed is writing it; wait for it, stop it, or choose another --out",
+              file->temporary);
+    close(file->lock);
+    file->lock = -1;
+    return false;
+}
+
+static void drop_lock(struct embedding_file *file)
+{
+    if (file->lock >= 0) close(file->lock);
+    file->lock = -1;
 }
 
 /* The room is claimed once before HDF5 begins, which does not take a full disk well, and once more when it has given the file
@@ -211,11 +231,15 @@ static void make_file(struct embedding_file *file, const struct embedding_origin
                   S_ISDIR(status.st_mode) ? "a folder" : "no ordinary file");
         return;
     }
+    if (!lock_temporary(file, error)) return; /* another one's, which is at work */
+    drop_lock(file);
     if (unlink(file->temporary) && errno != ENOENT && errno != ENOTDIR) {
         error_set(error, STATUS_FAILED, "%s: is in the way and cannot be removed: %s", file->temporary, strerror(errno));
         return;
     }
-    if (!claim_room(file->temporary, O_CREAT | O_EXCL, bytes, error)) put_structure(file, origin, error);
+    file->owned = true;
+    if (!claim_room(file->temporary, O_CREAT | O_EXCL, bytes, error) && lock_temporary(file, error))
+        put_structure(file, origin, error);
     if (!error->status) claim_room(file->temporary, 0, 0, error);
 }
 
@@ -250,7 +274,7 @@ int embedding_file_create(struct embedding_file *file, const char *path, const s
 {
     struct h5_quiet quiet;
     size_t bytes = strlen(path) + sizeof ".partial";
-    *file = (struct embedding_file){.comm = comm, .layout = *layout, .file = H5I_INVALID_HID};
+    *file = (struct embedding_file){.comm = comm, .layout = *layout, .file = H5I_INVALID_HID, .lock = -1};
     for (int set = 0; set < EMBEDDING_SETS; set++) file->set[set] = H5I_INVALID_HID;
     file->path = memory_string(path);
     file->temporary = memory_new(bytes, 1, "a path");
@@ -409,7 +433,8 @@ int embedding_file_close(struct embedding_file *file, struct error *error)
     if (!error->status && comm_local_rank(file->comm) == 0) flush(file->temporary, O_RDWR, error);
     comm_agree(file->comm, error);
     if (leads && !error->status) take_name(file, error);
-    if (leads && error->status) unlink(file->temporary);
+    if (leads && error->status && file->owned) unlink(file->temporary);
+    drop_lock(file);
     comm_agree(file->comm, error);
     if (any_stuck(file)) leave(file->comm, error);
     memory_free(file->path);

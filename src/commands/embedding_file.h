@@ -74,6 +74,8 @@ struct embedding_file {
     char *path, *temporary; /* owned; path NULL: not open */
     hid_t file, set[EMBEDDING_SETS];
     bool stuck; /* HDF5 could not write it on this rank */
+    bool owned; /* rank 0: the temporary file is this one's */
+    int lock;   /* rank 0: that file, open with a lock on it, or -1 */
 };
 
 /* Makes the file under its temporary name with room for everything, and opens it on all ranks. Collective; a failure on any

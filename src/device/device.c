@@ -3,9 +3,8 @@
  * Which device a rank works on. */
 #include "device/device.h"
 
-#include <sched.h>
+#include <omp.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "device/cpu/cpu.h"
@@ -14,8 +13,7 @@
 /* This rank's part of the cores that it may use together with `sharers` ranks, itself included. */
 static int thread_share(int sharers)
 {
-    cpu_set_t mask;
-    int cores = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int cores = omp_get_num_procs(); /* asked of OpenMP, which may have bound this thread to the first of its cores */
     return cores / sharers > 1 ? cores / sharers : 1;
 }
 
@@ -33,7 +31,8 @@ int device_open(struct device **device, int kind, int precision, int threads, co
         return error_set(error, STATUS_FAILED, "precision=tf32 is for device=cuda: on the CPU use precision=fp32 or bf16");
     if (precision == PRECISION_BF16 && !cpu_has_bf16())
         return error_set(error, STATUS_FAILED,
-                         "precision=bf16: this CPU does not multiply bfloat16 itself (AVX512_BF16 or AMX); use precision=fp32");
+                         "precision=bf16: this CPU does not multiply bfloat16 itself (AVX512_BF16 or AMX), or astromer was built "
+                         "without oneDNN 2; use precision=fp32");
     *device = cpu_open(precision, threads > 0 ? threads : thread_share(place->core_sharers));
     return STATUS_OK;
 }

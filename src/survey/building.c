@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,6 +47,46 @@ static int check_free(const char *out, struct error *error)
     return empty ? STATUS_OK : error_set(error, STATUS_FAILED, "%s: is there already; remove it or choose another --out", out);
 }
 
+/* A survey goes where a link points to, not in the link's place: rename would not follow it. */
+static int follow_link(struct building *building, struct error *error)
+{
+    struct stat status;
+    if (lstat(building->out, &status) || !S_ISLNK(status.st_mode)) return STATUS_OK;
+    char *target = realpath(building->out, NULL);
+    if (!target) return error_set(error, STATUS_FAILED, "%s: is a link to what is not there: %s", building->out, strerror(errno));
+    if (strlen(target) >= PATH_MAX - 64)
+        error_set(error, STATUS_USAGE, "%s: links to a path that is too long", building->out);
+    else
+        strcpy(building->out, target);
+    free(target);
+    snprintf(building->partial, sizeof building->partial, "%s.partial", building->out);
+    return error->status;
+}
+
+static void lock_path(const struct building *building, char path[PATH_MAX + 64])
+{
+    snprintf(path, PATH_MAX + 64, "%s/spill-at-work", building->partial);
+}
+
+/* A file system without locks is no reason to fail. */
+static void lock(struct building *building)
+{
+    char path[PATH_MAX + 64];
+    lock_path(building, path);
+    building->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (building->lock >= 0) flock(building->lock, LOCK_EX | LOCK_NB);
+}
+
+static void unlock(struct building *building)
+{
+    char path[PATH_MAX + 64];
+    if (building->lock < 0) return;
+    lock_path(building, path);
+    unlink(path);
+    close(building->lock);
+    building->lock = -1;
+}
+
 /* What a folder holds of what a build makes. */
 struct leftovers {
     int64_t shards, of; /* finished ones, and how many there were to be */
@@ -74,11 +116,20 @@ static int count_leftovers(const char *partial, DIR *folder, struct error *error
 }
 
 /* A folder that is there already must be what a stopped build has left. */
-static int check_partial(const char *partial, struct error *error)
+static int check_partial(const struct building *building, struct error *error)
 {
-    DIR *folder = opendir(partial);
+    char path[PATH_MAX + 64];
+    lock_path(building, path);
+    int held = open(path, O_RDWR | O_CLOEXEC);
+    bool busy = held >= 0 && flock(held, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+    if (held >= 0) close(held);
+    if (busy)
+        return error_set(error, STATUS_FAILED,
+                         "%s: another run is making this survey; wait for it, stop it, or choose another --out",
+                         building->partial);
+    DIR *folder = opendir(building->partial);
     if (!folder) return error->status; /* is not there, or remove_partial says what is */
-    count_leftovers(partial, folder, error);
+    count_leftovers(building->partial, folder, error);
     closedir(folder);
     return error->status;
 }
@@ -133,16 +184,21 @@ static void remove_parents(struct building *building)
 
 int building_begin(struct building *building, const char *out, struct comm *comm, struct error *error)
 {
-    *building = (struct building){.made_parents = 0};
+    *building = (struct building){.lock = -1};
     if (!name_folders(building, out, error) && comm_rank(comm) == 0) {
-        if (!check_free(building->out, error) && !check_partial(building->partial, error) &&
+        if (!follow_link(building, error) && !check_free(building->out, error) && !check_partial(building, error) &&
             !remove_partial(building->partial, error))
             make_parents(building, error);
         if (!error->status && mkdir(building->partial, 0777))
             error_set(error, STATUS_FAILED, "%s: cannot be made: %s", building->partial, strerror(errno));
-        if (error->status) remove_parents(building);
+        if (error->status)
+            remove_parents(building);
+        else
+            lock(building);
     }
-    return comm_agree(comm, error);
+    if (comm_agree(comm, error)) return error->status;
+    comm_broadcast(comm, building->partial, sizeof building->partial, 0);
+    return STATUS_OK;
 }
 
 /* So that the names in a folder are on the disk too; not every file system can. */
@@ -159,8 +215,8 @@ static int give_name(const struct building *building, struct error *error)
 {
     flush_folder(building->partial);
     if (rename(building->partial, building->out))
-        return error_set(error, STATUS_FAILED, "%s: cannot be renamed to %s: %s", building->partial, building->out,
-                         strerror(errno));
+        return error_set(error, STATUS_FAILED, "%s: cannot be renamed to %s: %s; the survey is whole, rename it",
+                         building->partial, building->out, strerror(errno));
     char parent[PATH_MAX];
     strcpy(parent, building->out);
     char *slash = strrchr(parent, '/');
@@ -174,8 +230,10 @@ int building_end(struct building *building, struct comm *comm, struct error *err
     comm_agree(comm, error);
     if (comm_rank(comm) == 0) {
         struct error ignored = {0};
-        if (!error->status) give_name(building, error);
-        if (error->status && building->partial[0]) {
+        unlock(building);
+        if (!error->status) {
+            give_name(building, error);
+        } else if (building->partial[0]) {
             remove_partial(building->partial, &ignored);
             remove_parents(building);
         }

@@ -14,12 +14,15 @@ struct building {
     char out[PATH_MAX], partial[PATH_MAX + 16];
     char name[256];   /* OUT without the folders it is in */
     int made_parents; /* folders above OUT that were made for it */
+    int lock;         /* rank 0: a file in OUT.partial, locked while the build is at work; -1 */
 };
 
 /* Refuses an OUT that exists and is not an empty folder, and makes OUT.partial (with the folders above it), in place of one
- * that a killed build has left. Collective. */
+ * that a killed build has left, not of one that is at work. Where OUT is a link to an empty folder, that one is meant.
+ * Collective. */
 int building_begin(struct building *building, const char *out, struct comm *comm, struct error *error);
-/* When every rank's error is still unset, gives the folder its name; else removes all that was made. The error of a failed rank
+/* When every rank's error is still unset, gives the folder its name (where that fails the
+ * survey stays under the other one); else removes all that was made. The error of a failed rank
  * is returned on all. Collective. */
 int building_end(struct building *building, struct comm *comm, struct error *error);
 

@@ -14,6 +14,8 @@
 #include "survey/curves.h"
 #include "survey/formats/formats.h"
 
+enum { SPILL_FILES_MOST = 1 << 22 };
+
 struct job {
     const struct ingest_options *options;
     int files;
@@ -291,6 +293,12 @@ int ingest(const struct ingest_options *options, int files, char *const *paths, 
     double start = clock_seconds();
     *report = (struct ingest_report){0};
     CHECK(options->shards >= 1 && options->shards <= INGEST_SHARDS_MOST, "%d shards", options->shards);
+    if ((int64_t)options->shards * comm_size(comm) > SPILL_FILES_MOST)
+        return error_set(
+            error, STATUS_USAGE,
+            "%d ranks would make a file for each of %d shards, more than the %d that a file system takes well; use fewer "
+            "of either",
+            comm_size(comm), options->shards, SPILL_FILES_MOST);
     if (building_begin(&job.building, options->out, comm, error)) return error->status;
     make_survey(&job, error);
     building_end(&job.building, comm, error);

@@ -49,9 +49,10 @@ struct star {
     uint32_t source, other_source; /* other_source is not 0 when two files claim the star */
 };
 
-/* The reading end, for one shard: its stars sorted by id, whose rows come in portions of about STARS_ROWS_AT_ONCE, so that memory
- * does not grow with the shard's rows: only with its stars, and with the rows of its longest one. */
-enum { STARS_ROWS_AT_ONCE = 1 << 19 };
+/* The reading end, for one shard: its stars sorted by id, whose rows come in portions, for each of which the spills are read once
+ * more: of about STARS_ROWS_AT_ONCE rows, so that memory does not grow with the shard's rows, only with its stars and with the
+ * rows of its longest one; of a shard with very many rows of an eighth of them, so that time does not grow with their square. */
+enum { STARS_ROWS_AT_ONCE = 1 << 19, STARS_PORTIONS = 8 };
 struct stars {
     const char *folder; /* not owned */
     int ranks, shard;
@@ -60,6 +61,7 @@ struct stars {
     char *id_text;
     struct star_slot *slot; /* where an id is found */
     size_t slots;
+    int64_t rows_at_once;
     int64_t begin, end;              /* star[begin .. end) are those of the present portion */
     struct observation *observation; /* its rows; not NULL even where no star has any */
     size_t room;                     /* rows that fit */

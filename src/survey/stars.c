@@ -207,7 +207,12 @@ int stars_open(struct stars *stars, const char *folder, int ranks, int shard, st
     *stars = (struct stars){.folder = folder, .ranks = ranks, .shard = shard};
     find_stars(stars, &finding, error);
     stars->id_text = finding.text;
-    for (int64_t i = 0; i < stars->count; i++) stars->star[i].id = finding.text + finding.place[i];
+    int64_t rows = 0;
+    for (int64_t i = 0; i < stars->count; i++) {
+        stars->star[i].id = finding.text + finding.place[i];
+        rows += stars->star[i].count;
+    }
+    stars->rows_at_once = rows / STARS_PORTIONS > STARS_ROWS_AT_ONCE ? rows / STARS_PORTIONS : STARS_ROWS_AT_ONCE;
     memory_free(finding.place);
     if (stars->count) qsort(stars->star, (size_t)stars->count, sizeof *stars->star, by_id);
     if (stars->count) index_stars(stars, stars->slots, NULL);
@@ -222,7 +227,7 @@ static int64_t choose_portion(struct stars *stars)
     stars->begin = stars->end;
     while (stars->end < stars->count) {
         struct star *star = &stars->star[stars->end];
-        if (stars->end > stars->begin && rows + star->count > STARS_ROWS_AT_ONCE) break;
+        if (stars->end > stars->begin && rows + star->count > stars->rows_at_once) break;
         star->first = rows;
         rows += star->count;
         stars->end++;

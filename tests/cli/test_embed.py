@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Shows that `astromer embed` writes what the float64 reference computes, the same rows on any number of ranks, and that whatever
 goes wrong leaves one line, the right exit status and no file."""
+import fcntl
 import os
 import shutil
 import subprocess
@@ -400,6 +401,17 @@ class Failures(Embed):
             self.assertEqual(len(lines), 1, done)
             self.assertRegex(lines[0], r"^astromer: e\.h5\.partial: .*cannot be ")
             self.assertFalse(list(self.folder.glob("e.h5*")))
+
+    def test_two_at_work_on_one_file(self):
+        self.make()
+        partial = self.write("e.h5.partial", "half of it")
+        with open(partial) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for ranks in (None, 2):
+                self.assertIn("another embed is writing it", self.embed("e.h5", status=1, ranks=ranks).message)
+                self.assertEqual(partial.read_text(), "half of it")
+        self.embed("e.h5")
+        self.assertFalse(partial.exists())
 
     def test_an_old_file_stays_until_the_new_one_is_whole(self):
         self.make()

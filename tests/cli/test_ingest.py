@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Shows that ingest makes of each raw format exactly the survey that it should, the same one whatever the order of files and rows
 and the number of ranks, that it accounts for every row, and that a bad file leaves nothing behind."""
+import fcntl
 import gzip
 import json
 import os
@@ -454,6 +455,28 @@ class Faults(IngestTest):
         survey, _ = self.ingest(good, out="w/whole.partial")
         self.assertIn("looks like a whole survey", self.refuse(1, good, out="w/whole", stays=["whole.partial"]))
         self.assertEqual(sorted(Survey(self.folder / "w/whole.partial").curves), sorted(survey.curves))
+
+    def test_two_at_work_on_one_survey(self):
+        good = self.write("good.csv", long_csv(make_stars(5, least=30)))
+        at_work = self.write("out/survey.partial/spill-at-work", "")
+        self.write("out/survey.partial/spill-00000-00001", "rows")
+        with open(at_work) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for ranks in (None, 2):
+                self.assertIn("another run is making this survey", self.refuse(1, good, stays=["survey.partial"], ranks=ranks))
+        self.ingest(good, ranks=2)
+
+    def test_a_link_to_where_there_is_room(self):
+        good = self.write("good.csv", long_csv(make_stars(5, least=30)))
+        (self.folder / "scratch/room").mkdir(parents=True)
+        (self.folder / "out").mkdir()
+        (self.folder / "out/survey").symlink_to(self.folder / "scratch/room")
+        survey, _ = self.ingest(good, ranks=2)
+        self.assertEqual(survey.name, "survey")
+        self.assertTrue((self.folder / "out/survey").is_symlink())
+        self.assertEqual(sorted(os.listdir(self.folder / "scratch")), ["room"])
+        (self.folder / "out/lost").symlink_to(self.folder / "nowhere")
+        self.assertIn("is a link to what is not there", self.expect(1, "ingest", "--out", "out/lost", good).message)
 
     def test_full_disk(self):
         """While rows are spilled, and while shards are written; needs the right to mount a small file system."""

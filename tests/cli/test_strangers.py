@@ -143,6 +143,7 @@ class Strangers(CommandLineTest):
         shutil.copy(os.path.join(folder, "shard-heap-crash"), self.inside / "run3" / "checkpoints" / "step-00000001.h5")
         self.expect(1, "evaluate", "--checkpoint", "run3/checkpoints/step-00000001.h5", "--survey", "survey")
         self.expect(1, "info", "survey", "run3")
+        self.expect(1, "check", os.path.join(folder, "shard-heap-crash"))
 
 
 if __name__ == "__main__":

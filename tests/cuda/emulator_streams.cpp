@@ -421,9 +421,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     return result(cudaErrorStreamCaptureInvalidated);
 }
 
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long)
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long)
 {
-    check_handle(graph, "cudaGraphInstantiate");
+    check_handle(graph, "cudaGraphInstantiateWithFlags");
     if (refuses("instantiate")) return result(cudaErrorMemoryAllocation);
     *executable = new_handle<CUgraphExec_st>();
     (*executable)->graph = *graph;

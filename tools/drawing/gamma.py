@@ -18,12 +18,14 @@ def stage_names(stages):
     return ['input'] + [str(block) for block in range(1, stages)]
 
 
-def draw_survey(axes, by_samples):
-    for i, (samples, group) in enumerate(by_samples.items()):
+def draw_survey(axes, by_samples, order):
+    """order: the numbers of samples of all panels, so that one legend holds for them all."""
+    for samples, group in by_samples.items():
+        i = order.index(samples)
         gamma = results.one_of_each_fold(group, 'gamma')
         mean = gamma.mean(axis=0)
         spread = gamma.std(axis=0, ddof=1) if len(gamma) > 1 else np.zeros_like(mean)
-        x = np.arange(len(mean)) + 0.08 * (i - (len(by_samples) - 1) / 2)
+        x = np.arange(len(mean)) + 0.08 * (i - (len(order) - 1) / 2)
         axes.errorbar(x, mean, spread, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linewidth=1.4, markersize=5.5,
                       linestyle=LINES[i % len(LINES)], elinewidth=0.9, capsize=1.8, label=f'{samples} samples a class')
     stages = len(mean)
@@ -42,8 +44,9 @@ def draw(options):
     rows = -(-len(groups) // columns)
     figure, places = plt.subplots(rows, columns, figsize=(4.2 if columns == 1 else style.PAGE_INCHES, 2.7 * rows + 0.3), squeeze=False,
                                   constrained_layout=True, sharey=True)
+    order = sorted({samples for by_samples in groups.values() for samples in by_samples})
     for axes, ((survey, _, encoder), by_samples) in zip(places.flat, groups.items()):
-        draw_survey(axes, by_samples)
+        draw_survey(axes, by_samples, order)
         axes.set_title(survey + (', encoder trained' if encoder == 'trained' else ''), fontsize=9.5)
     for axes in places.flat[len(groups):]:
         axes.set_axis_off()

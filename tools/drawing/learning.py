@@ -62,8 +62,12 @@ def draw_run(axes, log, options, label, train_colour, validation_colour):
 
 
 def mark_best(axes, log, x, rmse, options, prefix, colour):
-    best = int(np.argmin(rmse))
-    line = next(line for line in log.epochs if line.get(options.x) == x[best] and line.get('val_rmse') == rmse[best])
+    """The last epoch that the run itself called its best: its weights are in best.h5."""
+    called = [line for line in log.epochs if line.get('best') is True and line.get('val_rmse') in rmse and line.get(options.x) in x]
+    least = int(np.argmin(rmse))
+    line = called[-1] if called else next(line for line in log.epochs if line.get(options.x) == x[least]
+                                          and line.get('val_rmse') == rmse[least])
+    best = next(i for i in range(len(x)) if x[i] == line[options.x] and rmse[i] == line['val_rmse'])
     r2 = f', R² {line["val_r2"]:.3f}' if isinstance(line.get('val_r2'), float) else ''
     axes.plot(x[best], rmse[best], marker='*', markersize=13, color=colour, markeredgecolor='black', markeredgewidth=0.7,
               linestyle='none', zorder=5, label=f'{prefix}best: {rmse[best]:.4f}{r2} (epoch {line.get("epoch", "?")})')
@@ -109,7 +113,8 @@ def draw(options):
     shown = []
     for i, log in enumerate(logs):
         shown += draw_run(axes, log, options, labels[i], *pairs[i % len(pairs)])
-    spread = options.spread if options.spread is not None else next(filter(None, (log.number('spread') for log in logs)), None)
+    spreads = {f'{spread:.4f}': spread for spread in (log.number('spread') for log in logs) if spread}
+    spread = options.spread if options.spread is not None else next(iter(spreads.values())) if len(spreads) == 1 else None
     if spread is not None:
         axes.axhline(spread, color='black', linewidth=1.0, linestyle=(0, (2, 2)), label=f'each window\'s mean: {spread:.4f}')
         shown.append(spread)

@@ -4,6 +4,7 @@ slow star that is observed every night there is a peak as high at a day, which i
 import numpy as np
 
 DOUBLED = ('close binary', 'contact', 'detached', 'eclips')  # words in the names of classes
+PAPERS = ('EC', 'CB', 'DB')  # the same classes as the paper's surveys call them
 SHORTEST_PERIOD, LONGEST_PERIOD = 0.08, 1000.0  # days
 LEAST_OBSERVATIONS = 10
 SLOW, AS_HIGH = 20.0, 0.85  # days; share of the highest peak's power
@@ -14,7 +15,7 @@ def add_options(parser):
 
 
 def is_doubled(label, words):
-    return any(word in label.lower() for word in words)
+    return label in PAPERS or any(word.lower() in label.lower() for word in words)
 
 
 def period_of(time, magnitude, double):

@@ -58,7 +58,7 @@ def check_line(line):
 
 def read_lines(paths):
     """All lines of files, or of the results.jsonl of folders. A cell that was computed twice counts once, the last time."""
-    cells = {}
+    cells, origin = {}, {}
     for path in paths:
         path = os.path.join(path, 'results.jsonl') if os.path.isdir(path) else path
         try:
@@ -76,7 +76,11 @@ def read_lines(paths):
                 if number == len(lines):  # being written, or cut off when the program was killed
                     continue
                 raise FileError(f'{path}: line {number} is no result of a classifier: {failure}') from failure
-            cells[cell['survey'], cell['samples'], cell['fold'], cell['head'], cell.get('encoder') or 'none'] = cell
+            key = cell['survey'], cell['samples'], cell['fold'], cell['head'], cell.get('encoder') or 'none'
+            if origin.setdefault(key, path) != path:
+                raise FileError(f'{path}: head {cell["head"]} on {cell["survey"]}, fold {cell["fold"]}, {cell["samples"]} samples a '
+                                f'class is in {origin[key]} too; draw them one by one')
+            cells[key] = cell
         require(cells, path, 'holds no results')
     return list(cells.values())
 

@@ -66,8 +66,8 @@ static cudaGraphExec_t graph_of(struct cuda_device *cuda)
         refuse(cuda, "cudaStreamEndCapture", status);
         return NULL;
     }
-    status = cudaGraphInstantiate(&graph, captured, 0);
-    if (status != cudaSuccess) refuse(cuda, "cudaGraphInstantiate", status);
+    status = cudaGraphInstantiateWithFlags(&graph, captured, 0);
+    if (status != cudaSuccess) refuse(cuda, "cudaGraphInstantiateWithFlags", status);
     CUDA(cudaGraphDestroy, captured);
     return status == cudaSuccess ? graph : NULL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * src/device/cpu/product_bf16.c without oneDNN: this CPU does not multiply bfloat16, so that the device is refused at bf16. */
+ * cpu/product_bf16.c where there is no oneDNN 2: the CPU device is refused at bf16. */
 #include "device/cpu/cpu.h"
 
 bool cpu_has_bf16(void)
