@@ -106,7 +106,7 @@ static void evaluate_batch(struct encoder *e, const float *parameters, const str
 
 static void evaluate_pass(const struct selection *selection, const struct config *config, struct encoder *encoder,
                           const float *parameters, const struct evaluation_options *options, struct comm *comm, double sums[SUMS],
-                          struct error *error)
+                          bool *stopped, struct error *error)
 {
     size_t T = (size_t)encoder->capacity * (size_t)encoder->L;
     float *memory = memory_new(FIELDS * T, sizeof *memory, "reconstructions");
@@ -120,7 +120,8 @@ static void evaluate_pass(const struct selection *selection, const struct config
         if (batch->windows.count) evaluate_batch(encoder, parameters, config, &batch->windows, options, &fields, sums);
         rank_expect(comm, encoder->device, NULL);
         if (options->progress) options->progress(options->context, (int64_t)(sums[SUM_WINDOWS] + sums[SUM_LEFT_OUT]));
-    } while (!batch->last);
+        *stopped = !batch->last && options->stop && options->stop();
+    } while (!batch->last && !*stopped);
     loader_free(loader);
     memory_free(memory);
 }
@@ -129,8 +130,11 @@ int evaluate(struct evaluation *result, const struct selection *selection, const
              const float *parameters, const struct evaluation_options *options, struct comm *comm, struct error *error)
 {
     double sums[SUMS] = {0}, begin = clock_seconds();
-    evaluate_pass(selection, config, encoder, parameters, options, comm, sums, error);
+    bool stopped_here = false;
+    evaluate_pass(selection, config, encoder, parameters, options, comm, sums, &stopped_here, error);
     if (comm_agree(comm, error)) return error->status;
+    int64_t stopped = stopped_here;
+    comm_max_int64(comm, &stopped, 1);
     comm_sum_double(comm, sums, SUMS);
     double windows = sums[SUM_WINDOWS];
     *result = (struct evaluation){
@@ -141,6 +145,7 @@ int evaluate(struct evaluation *result, const struct selection *selection, const
         .spread = sqrt(sums[SUM_SPREAD] / windows),
         .rmse_unmasked = options->unmasked ? sqrt(sums[SUM_UNMASKED] / sums[SUM_OBSERVATIONS]) : NAN,
         .seconds = clock_seconds() - begin,
+        .stopped = stopped,
     };
     return STATUS_OK;
 }

@@ -23,6 +23,7 @@ struct evaluation_options {
     bool unmasked;                                    /* a second pass with nothing hidden */
     void (*progress)(void *context, int64_t windows); /* after each batch, windows of this rank so far; or NULL */
     void *context;
+    bool (*stop)(void); /* asked after each batch, true: go no further; or NULL */
     void (*window)(void *context,
                    const struct evaluated_window *window); /* for each window, with window_context; NULL: not wanted */
     void *window_context;                                  /* wants `unmasked` */
@@ -36,6 +37,7 @@ struct evaluation {
     double spread;        /* the same RMSE of predicting each window's mean */
     double rmse_unmasked; /* nothing hidden, over all observations; NaN when not asked for */
     double seconds;
+    bool stopped; /* on some rank: then the numbers are of a part of the windows */
 };
 
 /* Evaluates `parameters` (device memory) on the selection, masks from the config's seed in an epoch that training never

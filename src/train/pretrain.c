@@ -67,11 +67,17 @@ static void show_validation(void *context, int64_t windows)
                       (long long)windows);
 }
 
+static bool asked_to_stop(void)
+{
+    return signals_caught() != 0;
+}
+
 static int validate(struct run *run, struct evaluation *result, struct error *error)
 {
     struct evaluation_options options = {.windows_per_curve = run->config->data.validation_windows,
                                          .progress = run->lead ? show_validation : NULL,
-                                         .context = run};
+                                         .context = run,
+                                         .stop = asked_to_stop};
     *result = (struct evaluation){.rmse = NAN, .r2 = NAN, .spread = NAN};
     if (!run->validates) return STATUS_OK;
     return evaluate(result, &run->validation, run->config, run->trainer->encoder, run->trainer->parameters, &options, run->comm,
@@ -79,12 +85,15 @@ static int validate(struct run *run, struct evaluation *result, struct error *er
 }
 
 /* Validation, the best weights, the epoch's line; then the state stands at the beginning of the next epoch. Without a validation
- * set the last epoch counts as the best. */
-static int end_epoch(struct run *run, double learning_rate, struct error *error)
+ * set the last epoch counts as the best. A validation that is stopped (*stop) leaves the state behind the epoch's last window,
+ * and the run, when it goes on, begins with it. */
+static int end_epoch(struct run *run, double learning_rate, bool *stop, struct error *error)
 {
     struct progress_state *s = &run->state;
     struct evaluation validation;
     if (validate(run, &validation, error)) return error->status;
+    *stop = validation.stopped;
+    if (*stop) return STATUS_OK;
     if (run->validates) s->validation_seconds += validation.seconds;
     bool best = !run->validates || validation.rmse < s->best_rmse;
     s->patience_used = best ? 0 : s->patience_used + 1;
@@ -150,8 +159,8 @@ static const char *finished(const struct run *run)
     return NULL;
 }
 
-/* The step counts as over when its epoch's end and its checkpoint are. */
-static int after_step(struct run *run, const struct batch *batch, const struct step_state *step, double learning_rate,
+/* The step counts as over when its epoch's end and its checkpoint are. *stop: a signal came in between. */
+static int after_step(struct run *run, const struct batch *batch, const struct step_state *step, double learning_rate, bool *stop,
                       struct error *error)
 {
     bool save = step->save > 0 || step->stop > 0;
@@ -163,7 +172,9 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
                          "before, try a smaller train.learning_rate or train.clip_norm",
                          (long long)run->bad_steps, (long long)run->state.step, run->config->run_dir);
     if (batch->last) {
-        if (end_epoch(run, learning_rate, error)) return error->status;
+        bool stopped;
+        if (end_epoch(run, learning_rate, &stopped, error)) return error->status;
+        *stop |= stopped, save |= stopped;
         int64_t every = run->config->checkpoint.every_epochs;
         if (every > 0 && run->state.epoch % every == 0) save = true;
     }
@@ -196,7 +207,15 @@ static int one_step(struct run *run, bool *stop, struct error *error)
     }
     *stop = step.stop > 0;
     account(run, batch, &step, clock_seconds() - begin);
-    return after_step(run, batch, &step, rate, error);
+    return after_step(run, batch, &step, rate, stop, error);
+}
+
+/* The end of an epoch whose last step was made before the run was stopped. */
+static int finish_epoch(struct run *run, bool *stop, struct error *error)
+{
+    if (!end_epoch(run, schedule_rate(run->config, &run->schedule, run->state.step), stop, error) && !*stop)
+        write_checkpoint(run, error);
+    return error->status;
 }
 
 /* Whether a signal or the clock ended the run, as a sentence for the user. */
@@ -215,8 +234,8 @@ int run_train(struct run *run, bool *finished_all, struct error *error)
 {
     bool stop = false;
     char text[128];
-    while (!finished(run) && !stop)
-        if (one_step(run, &stop, error)) break;
+    if (run->state.position == run->training.total) finish_epoch(run, &stop, error);
+    while (!error->status && !finished(run) && !stop) one_step(run, &stop, error);
     *finished_all = !error->status && finished(run);
     if (error->status)
         report_failure(run, error->message);

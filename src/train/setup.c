@@ -248,7 +248,7 @@ static int go_on(struct run *run, struct checkpoint *checkpoint, const char *pat
         return error->status;
     run->state = checkpoint->progress;
     if (check_data(run, &saved, path, error)) return error->status;
-    if (run->state.position && run->state.position >= run->training.total)
+    if (run->state.position > run->training.total)
         return error_set(error, STATUS_USAGE,
                          "%s: stands at window %lld of an epoch, but data.survey and data.validation leave %lld "
                          "light curves to train on now; resume with those of the run",

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from harness import MPIRUN, PROGRAM, main
-from runs import Training, children, newest, parameters
+from runs import Background, Training, children, newest, parameters
 
 
 class Ranks(Training):
@@ -183,6 +183,23 @@ class NotFinite(Training):
 
 
 class Stopping(Training):
+    def test_a_validation_can_be_stopped_too(self):
+        """A long one must not cost a run its time to write a checkpoint; the run that goes on begins with it."""
+        self.expect(0, "synth", "--out", "large", "--curves", 6000, "--shards", 4, "--seed", 9)
+        words = ["data.validation=large", "data.validation_windows=0", "train.batch=40", "train.steps=6"]
+        run = Background(self, *self.words("run", *words), ranks=2)
+        run.wait_until(lambda: (self.folder / "run/log.jsonl").exists() and len(self.log("run", "step")) == 3)
+        run.signal(signal.SIGTERM)
+        self.assertEqual(run.process.wait(timeout=60), 0, run.text())
+        self.assertEqual(self.log("run", "epoch"), [], "the validation was not short")
+        self.assertIn("stopped by SIGTERM", self.log("run", "end")[-1]["reason"])
+        self.assertEqual(newest(self.folder / "run").name, "step-00000003.h5")
+        self.train("run", *words, "--resume", ranks=2)
+        self.train("whole", *words, ranks=2)
+        self.assertEqual([(line["epoch"], line["val_rmse"]) for line in self.log("run", "epoch")],
+                         [(line["epoch"], line["val_rmse"]) for line in self.log("whole", "epoch")])
+        self.assert_close(newest(self.folder / "run"), newest(self.folder / "whole"), 0)
+
     def test_early_stopping_keeps_the_best(self):
         self.train("run", "train.steps=0", "train.epochs=100", "train.patience=2", "train.learning_rate=0.3", "train.warmup_steps=0")
         epochs = self.log("run", "epoch")

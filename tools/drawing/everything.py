@@ -70,6 +70,10 @@ def plan_confusion(folders):
             files = sorted(glob.glob(os.path.join(survey, 'fold*-n*', f'{head}.h5')))
             if files:
                 made.append((f'confusion-{os.path.basename(survey)}-{head}', files))
+    names = [name for name, _ in made]
+    for i, (name, files) in enumerate(made):  # two experiments on one survey
+        if names.count(name) > 1:
+            made[i] = f'{os.path.basename(os.path.dirname(os.path.dirname(os.path.dirname(files[0]))))}-{name}', files
     return made
 
 
