@@ -124,7 +124,7 @@ class Compiler:
 
     def find_hdf5(self):
         """Words to compile and link with, or None."""
-        text = '#include <hdf5.h>\nint main(void) { return H5open() < 0; }\n'
+        text = '#include <hdf5.h>\nint main(void) { return H5open() < 0 || !&H5Pset_file_locking; }\n'
         candidates = [['-lhdf5']]
         for name in ('hdf5', 'hdf5-openmpi', 'hdf5-serial', 'hdf5-mpich'):
             status, words = run(['pkg-config', '--cflags', '--libs', name], min(self.left(), 5))

@@ -9,10 +9,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/lock.h"
 #include "base/memory.h"
 #include "survey/h5file.h"
 
@@ -201,22 +201,26 @@ static int claim_room(const char *path, int flags, int64_t bytes, struct error *
     return error->status;
 }
 
-/* False with an error when another process has the lock. A file system without locks, or no such file, is no reason. */
-static bool lock_temporary(struct embedding_file *file, struct error *error)
+/* A file of its own: MPI-IO may lock the one that it writes, and would wait for us for ever. A file system without locks is no
+ * reason to fail. */
+static int take_lock(struct embedding_file *file, struct error *error)
 {
-    file->lock = open(file->temporary, O_RDWR | O_CLOEXEC);
-    if (file->lock < 0 || !flock(file->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) return true;
-    error_set(error, STATUS_FAILED, "%s: another embed is writing it; wait for it, stop it, or choose another --out",
-              file->temporary);
-    close(file->lock);
-    file->lock = -1;
-    return false;
+    bool busy;
+    size_t bytes = strlen(file->temporary) + sizeof "-lock";
+    file->lock_path = memory_new(bytes, 1, "a path");
+    snprintf(file->lock_path, bytes, "%s-lock", file->temporary);
+    file->lock = lock_take(file->lock_path, &busy);
+    if (busy)
+        error_set(error, STATUS_FAILED, "%s: another embed is writing it; wait for it, stop it, or choose another --out",
+                  file->temporary);
+    return error->status;
 }
 
 static void drop_lock(struct embedding_file *file)
 {
-    if (file->lock >= 0) close(file->lock);
-    file->lock = -1;
+    if (file->lock_path) lock_drop(file->lock_path, file->lock);
+    memory_free(file->lock_path);
+    file->lock_path = NULL;
 }
 
 /* The room is claimed once before HDF5 begins, which does not take a full disk well, and once more when it has given the file
@@ -231,15 +235,13 @@ static void make_file(struct embedding_file *file, const struct embedding_origin
                   S_ISDIR(status.st_mode) ? "a folder" : "no ordinary file");
         return;
     }
-    if (!lock_temporary(file, error)) return; /* another one's, which is at work */
-    drop_lock(file);
+    if (take_lock(file, error)) return;
     if (unlink(file->temporary) && errno != ENOENT && errno != ENOTDIR) {
         error_set(error, STATUS_FAILED, "%s: is in the way and cannot be removed: %s", file->temporary, strerror(errno));
         return;
     }
     file->owned = true;
-    if (!claim_room(file->temporary, O_CREAT | O_EXCL, bytes, error) && lock_temporary(file, error))
-        put_structure(file, origin, error);
+    if (!claim_room(file->temporary, O_CREAT | O_EXCL, bytes, error)) put_structure(file, origin, error);
     if (!error->status) claim_room(file->temporary, 0, 0, error);
 }
 

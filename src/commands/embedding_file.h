@@ -73,9 +73,10 @@ struct embedding_file {
     struct embedding_layout layout;
     char *path, *temporary; /* owned; path NULL: not open */
     hid_t file, set[EMBEDDING_SETS];
-    bool stuck; /* HDF5 could not write it on this rank */
-    bool owned; /* rank 0: the temporary file is this one's */
-    int lock;   /* rank 0: that file, open with a lock on it, or -1 */
+    bool stuck;      /* HDF5 could not write it on this rank */
+    bool owned;      /* rank 0: the temporary file is this one's */
+    int lock;        /* rank 0: says that an embed is at work, or -1 */
+    char *lock_path; /* owned */
 };
 
 /* Makes the file under its temporary name with room for everything, and opens it on all ranks. Collective; a failure on any

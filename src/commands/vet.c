@@ -122,6 +122,8 @@ int vet_main(int argc, char **argv)
         look_at_folder(path, "shard-", look_at_shard, rank, ranks > 0 ? ranks : 1);
     } else if (snprintf(folder, sizeof folder, "%s/checkpoints", path) < (int)sizeof folder) {
         look_at_folder(folder, "step-", look_at_checkpoint, 0, 1);
+        snprintf(folder, sizeof folder, "%s/best.h5", path);
+        look_at_checkpoint(folder);
     }
     return STATUS_OK;
 }

@@ -10,9 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/lock.h"
 
 /* Fills the names; slashes at the end of OUT mean nothing. */
 static int name_folders(struct building *building, const char *out, struct error *error)
@@ -68,22 +69,26 @@ static void lock_path(const struct building *building, char path[PATH_MAX + 64])
     snprintf(path, PATH_MAX + 64, "%s/spill-at-work", building->partial);
 }
 
-/* A file system without locks is no reason to fail. */
-static void lock(struct building *building)
+static int busy(const struct building *building, struct error *error)
+{
+    return error_set(error, STATUS_FAILED, "%s: another run is making this survey; wait for it, stop it, or choose another --out",
+                     building->partial);
+}
+
+static int lock(struct building *building, struct error *error)
 {
     char path[PATH_MAX + 64];
+    bool taken;
     lock_path(building, path);
-    building->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (building->lock >= 0) flock(building->lock, LOCK_EX | LOCK_NB);
+    building->lock = lock_take(path, &taken);
+    return taken ? busy(building, error) : STATUS_OK;
 }
 
 static void unlock(struct building *building)
 {
     char path[PATH_MAX + 64];
-    if (building->lock < 0) return;
     lock_path(building, path);
-    unlink(path);
-    close(building->lock);
+    lock_drop(path, building->lock);
     building->lock = -1;
 }
 
@@ -93,7 +98,7 @@ struct leftovers {
     int64_t others;     /* spills and half a shard */
 };
 
-static int count_leftovers(const char *partial, DIR *folder, struct error *error)
+static int count_leftovers(const char *partial, DIR *folder, bool stopped_build, struct error *error)
 {
     struct dirent *entry;
     struct leftovers left = {0};
@@ -110,7 +115,7 @@ static int count_leftovers(const char *partial, DIR *folder, struct error *error
             return error_set(error, STATUS_FAILED, "%s: is in the way and holds %s, which no ingest has made; move it away",
                              partial, name);
     }
-    if (left.shards && left.shards >= left.of && !left.others)
+    if (!stopped_build && left.shards && left.shards >= left.of && !left.others)
         return error_set(error, STATUS_FAILED, "%s: is in the way and looks like a whole survey; rename or remove it", partial);
     return STATUS_OK;
 }
@@ -120,16 +125,12 @@ static int check_partial(const struct building *building, struct error *error)
 {
     char path[PATH_MAX + 64];
     lock_path(building, path);
-    int held = open(path, O_RDWR | O_CLOEXEC);
-    bool busy = held >= 0 && flock(held, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
-    if (held >= 0) close(held);
-    if (busy)
-        return error_set(error, STATUS_FAILED,
-                         "%s: another run is making this survey; wait for it, stop it, or choose another --out",
-                         building->partial);
+    bool taken = false, stopped_build = access(path, F_OK) == 0;
+    if (stopped_build) lock_drop(path, lock_take(path, &taken));
+    if (taken) return busy(building, error);
     DIR *folder = opendir(building->partial);
     if (!folder) return error->status; /* is not there, or remove_partial says what is */
-    count_leftovers(building->partial, folder, error);
+    count_leftovers(building->partial, folder, stopped_build, error);
     closedir(folder);
     return error->status;
 }
@@ -194,7 +195,7 @@ int building_begin(struct building *building, const char *out, struct comm *comm
         if (error->status)
             remove_parents(building);
         else
-            lock(building);
+            lock(building, error);
     }
     if (comm_agree(comm, error)) return error->status;
     comm_broadcast(comm, building->partial, sizeof building->partial, 0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A survey's folder while it is built: everything goes into OUT.partial, which becomes OUT at the very end, so that a failed or
- * killed build never looks like a survey. The next build removes what is left of it, but for one that was killed with all its
- * shards there: that may be a survey, and a person decides. */
+ * killed build never looks like a survey. The next build removes what is left of it, but for a whole survey that could not take
+ * its name. */
 #ifndef ASTROMER_SURVEY_BUILDING_H
 #define ASTROMER_SURVEY_BUILDING_H
 

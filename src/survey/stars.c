@@ -212,7 +212,9 @@ int stars_open(struct stars *stars, const char *folder, int ranks, int shard, st
         stars->star[i].id = finding.text + finding.place[i];
         rows += stars->star[i].count;
     }
-    stars->rows_at_once = rows / STARS_PORTIONS > STARS_ROWS_AT_ONCE ? rows / STARS_PORTIONS : STARS_ROWS_AT_ONCE;
+    stars->rows_at_once = rows / STARS_PORTIONS;
+    if (stars->rows_at_once < STARS_ROWS_AT_ONCE) stars->rows_at_once = STARS_ROWS_AT_ONCE;
+    if (stars->rows_at_once > STARS_ROWS_MOST) stars->rows_at_once = STARS_ROWS_MOST;
     memory_free(finding.place);
     if (stars->count) qsort(stars->star, (size_t)stars->count, sizeof *stars->star, by_id);
     if (stars->count) index_stars(stars, stars->slots, NULL);

@@ -1,40 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * The lock of a run's folder. The file goes when its run ends, so that it stays behind a kill only; a lock counts on the file
- * that the folder shows at that moment, not on one that was removed while we waited for it. */
+ * The lock of a run's folder. The file goes when its run ends, so that it stays behind a kill only. */
 #include "train/claim.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/folder.h"
+#include "base/lock.h"
 #include "base/memory.h"
 
 enum { OWNER_BYTES = 320 };
-
-static bool still_there(int fd, const char *path)
-{
-    struct stat held, shown;
-    return !fstat(fd, &held) && !stat(path, &shown) && held.st_ino == shown.st_ino && held.st_dev == shown.st_dev;
-}
-
-/* The file with its lock on it, or -1: *busy when another process has the lock, else errno says why there is no file. */
-static int open_locked(const char *path, bool *busy)
-{
-    for (;;) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-        if (fd < 0) return -1;
-        int code = flock(fd, LOCK_EX | LOCK_NB) ? errno : 0;
-        *busy = code == EWOULDBLOCK;
-        if (code != EINTR && still_there(fd, path)) return fd;
-        close(fd);
-    }
-}
 
 static void write_owner(int fd)
 {
@@ -44,19 +23,25 @@ static void write_owner(int fd)
     if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)bytes, 0) < 0) return; /* it only serves the other's message */
 }
 
+static void read_owner(const char *path, char owner[OWNER_BYTES])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || pread(fd, owner, OWNER_BYTES - 1, 0) <= 0) strcpy(owner, "its process is not known");
+    if (fd >= 0) close(fd);
+}
+
 int claim_folder(struct claim *claim, const char *run_dir, struct error *error)
 {
     char path[4096], owner[OWNER_BYTES] = "";
     bool busy = false, made = false;
     if (folder_make(run_dir, &made, error)) return error->status;
     snprintf(path, sizeof path, "%s/lock", run_dir);
-    int fd = open_locked(path, &busy);
-    if (fd < 0)
+    int fd = lock_take(path, &busy);
+    if (fd < 0 && !busy)
         return error_set(error, STATUS_FAILED, "%s: cannot write: %s; a run needs a folder that it can write to", path,
                          strerror(errno));
     if (busy) {
-        if (pread(fd, owner, sizeof owner - 1, 0) <= 0) strcpy(owner, "its process is not known");
-        close(fd);
+        read_owner(path, owner);
         return error_set(error, STATUS_FAILED,
                          "%s: another run is at work in this folder (%s); wait for it, stop it, or choose another run.dir",
                          run_dir, owner);

@@ -152,6 +152,7 @@ static void account(struct run *run, const struct batch *batch, const struct ste
 static const char *finished(const struct run *run)
 {
     const struct config *config = run->config;
+    if (run->state.position == run->training.total) return NULL; /* the epoch's validation is still to come */
     if (config->train.epochs > 0 && run->state.epoch >= config->train.epochs) return "done";
     if (config->train.steps > 0 && run->state.step >= config->train.steps) return "done";
     if (run->validates && config->train.patience > 0 && run->state.patience_used >= config->train.patience)

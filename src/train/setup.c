@@ -225,18 +225,19 @@ static bool same_judges(const struct run *run)
 /* An RMSE over other windows or masks says nothing against that of the best weights so far: the best is looked for anew, and
  * those stay. So it is where best.h5 has gone, or is of other windows: a run that went on so was stopped before its next
  * checkpoint. */
-static int judge(struct run *run, const struct config *saved, struct error *error)
+static void judge(struct run *run, const struct config *saved)
 {
     char path[CONFIG_TEXT + 64];
     struct config best;
+    struct error damage = {0};
     bool alike = judge_alike(run->config, saved) && same_judges(run), there = has_best(run, path, sizeof path);
-    if (there && checkpoint_read_config(path, &best, run->comm, error)) return error->status;
-    if (alike && (run->state.best_epoch < 0 || (there && judge_alike(saved, &best)))) return STATUS_OK;
+    bool known = there && !checkpoint_read_config(path, &best, run->comm, &damage) && judge_alike(saved, &best);
+    if (damage.status) progress_line(&run->progress, "note: %s", damage.message);
+    if (alike && (run->state.best_epoch < 0 ? !there : known)) return;
     run->state.best_rmse = INFINITY;
     run->state.best_epoch = -1;
     run->state.patience_used = 0;
     if (there) run->best_of = BEST_BY_ANOTHER_VALIDATION;
-    return STATUS_OK;
 }
 
 static int go_on(struct run *run, struct checkpoint *checkpoint, const char *path, struct error *error)
@@ -254,7 +255,8 @@ static int go_on(struct run *run, struct checkpoint *checkpoint, const char *pat
                          "light curves to train on now; resume with those of the run",
                          path, (long long)run->state.position, (long long)run->training.total);
     note_changes(run, &saved);
-    return judge(run, &saved, error);
+    judge(run, &saved);
+    return STATUS_OK;
 }
 
 /* Parameters and progress from a checkpoint of this run, or from the beginning. */

@@ -455,6 +455,8 @@ class Faults(IngestTest):
         survey, _ = self.ingest(good, out="w/whole.partial")
         self.assertIn("looks like a whole survey", self.refuse(1, good, out="w/whole", stays=["whole.partial"]))
         self.assertEqual(sorted(Survey(self.folder / "w/whole.partial").curves), sorted(survey.curves))
+        self.write("w/whole.partial/spill-at-work", "")  # killed just before it would have had its name
+        self.ingest(good, out="w/whole")
 
     def test_two_at_work_on_one_survey(self):
         good = self.write("good.csv", long_csv(make_stars(5, least=30)))

@@ -94,6 +94,9 @@ class Resume(Training):
             self.train("run", f"train.steps={steps}", "--resume", "data.validation_windows=1")
             self.train("run", "train.steps=20", "--resume", "data.validation=0.20")
             self.assertEqual(self.best("run"), best)
+        (self.folder / "run/checkpoints/step-00000020.h5").unlink()
+        self.train("run", "train.steps=19", "--resume", "data.validation_windows=1")  # its checkpoint knows of no validation
+        self.assertEqual(self.best("run"), best)
         said = self.train("run", "train.steps=24", "--resume", "data.validation_windows=1", ranks=2).out
         self.assert_in("weights judged by another validation", said)
         self.assertEqual(self.best("run", "best-1.h5"), best)
