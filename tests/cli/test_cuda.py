@@ -166,6 +166,12 @@ class Cuda(CommandLineTest):
         long = self.expect(1, *words, "data.window=300")
         self.assertIn("256", long.message)
         self.assertNotIn("microbatch", long.message, "fewer windows would not help")
+        self.expect(0, "folds", "--survey", "survey", "--out", "f.h5", "--folds", "1", "--samples", "2", "--test", "2", "--validation", "1",
+                    "--least", "4")
+        words = ("classify", "--survey", "survey", "--folds", "f.h5", "--samples", "2", "classify.epochs=1", "device=cuda")
+        for head in ("base_gru", "base_avgpool"):
+            longer = self.expect(1, *words, "--head", head, "data.window=1025", "model.width=16")
+            self.assertIn("windows of up to 1024 steps", longer.message)
 
 
 if __name__ == "__main__":
