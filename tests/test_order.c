@@ -15,6 +15,28 @@
 #include "base/memory.h"
 #include "survey/order.h"
 
+/* The turns of some of several ranks, from every position on, are those that asking for all positions finds. */
+static void compare_turns(const struct order *order, int shards)
+{
+    const int ranks_of[] = {1, 2, 3, shards};
+    for (size_t i = 0; i < sizeof ranks_of / sizeof *ranks_of; i++)
+        for (int ranks = ranks_of[i], rank = 0; rank < ranks; rank += 1 + ranks / 4) {
+            struct order_turns *turns = order_turns_new(order, rank, ranks);
+            int64_t next = order_total(order), item, next_item = 0;
+            int shard, next_shard = 0;
+            for (int64_t position = order_total(order); position-- > 0;) {
+                order_at(order, position, &shard, &item);
+                if (shard % ranks == rank) next = position, next_shard = shard, next_item = item;
+                assert_int_equal(order_turns_next(turns, position, &shard, &item), next);
+                if (next == order_total(order)) continue;
+                assert_int_equal(shard, next_shard);
+                assert_int_equal(item, next_item);
+            }
+            assert_int_equal(order_turns_next(turns, order_total(order), &shard, &item), order_total(order));
+            order_turns_free(turns);
+        }
+}
+
 /* Deals out the items of all shards and compares every position. */
 static void compare_with_dealing(const int64_t *count, int shards)
 {
@@ -35,6 +57,7 @@ static void compare_with_dealing(const int64_t *count, int shards)
         }
     }
     assert_int_equal(order_total(order), position);
+    compare_turns(order, shards);
     order_free(order);
 }
 

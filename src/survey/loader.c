@@ -22,7 +22,8 @@ struct training {
     int64_t epoch, position;   /* of the next batch */
     int64_t permutation_epoch; /* that `permutation` belongs to, -1 none */
     struct order *order;
-    int64_t **permutation; /* S: of the owned shards, else NULL */
+    struct order_turns *turns; /* ours in it */
+    int64_t **permutation;     /* S: of the owned shards, else NULL */
 };
 
 /* Once over every light curve; shard S: finished. */
@@ -70,15 +71,11 @@ static void permute(struct loader *loader)
     t->permutation_epoch = t->epoch;
 }
 
-/* The window at one position of the epoch, when the shard is ours. */
-static int append_position(struct loader *loader, struct windows *windows, int64_t position, struct error *error)
+/* The window of an item of one of our shards. */
+static int append_item(struct loader *loader, struct windows *windows, int s, int64_t item, struct error *error)
 {
     const struct training *t = &loader->training;
     const struct survey *survey = loader->selection->survey;
-    int s;
-    int64_t item;
-    order_at(t->order, position, &s, &item);
-    if (!survey_owns(survey, s)) return STATUS_OK;
     int64_t curve = loader->selection->curve[s][t->permutation[s][item]];
     int64_t length = curve_length(&survey->shard[s], curve);
     int64_t start = window_start(t->seed, (uint32_t)t->epoch, survey->first_curve[s] + curve, length, loader->steps);
@@ -96,8 +93,12 @@ static int fill_training(struct loader *loader, struct batch *batch, struct erro
     batch->position = t->position;
     batch->global_count = end - t->position;
     batch->last = end == total;
-    for (int64_t p = t->position; p < end; p++)
-        if (append_position(loader, &batch->windows, p, error)) return error->status;
+    int shard;
+    int64_t item, p = t->position;
+    while ((p = order_turns_next(t->turns, p, &shard, &item)) < end) {
+        if (append_item(loader, &batch->windows, shard, item, error)) return error->status;
+        p++;
+    }
     t->position = batch->last ? 0 : end;
     t->epoch += batch->last;
     return STATUS_OK;
@@ -216,6 +217,7 @@ struct loader *loader_training(const struct selection *selection, int64_t batch,
         .order = order_new(selection->count, shards),
         .permutation = memory_zeroed((size_t)shards, sizeof(int64_t *), "the epoch's order"),
     };
+    loader->training.turns = order_turns_new(loader->training.order, selection->survey->rank, selection->survey->ranks);
     for (int s = 0; s < shards; s++)
         if (survey_owns(selection->survey, s))
             loader->training.permutation[s] = memory_new((size_t)selection->count[s], sizeof(int64_t), "the epoch's order");
@@ -275,6 +277,7 @@ void loader_free(struct loader *loader)
     if (loader->training.permutation)
         for (int s = 0; s < loader->selection->survey->shards; s++) memory_free(loader->training.permutation[s]);
     memory_free(loader->training.permutation);
+    order_turns_free(loader->training.turns);
     order_free(loader->training.order);
     memory_free(loader);
 }

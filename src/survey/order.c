@@ -24,7 +24,7 @@ struct segment {
 
 struct order {
     int64_t total;
-    int segments;
+    int shards, segments;
     struct segment *segment;
     int levels;     /* of the tree above its leaves: 2^levels >= S */
     int32_t **left; /* levels x 2^levels: of the first i + 1 shards of the node that starts at n, left[level][n + i] lie low */
@@ -96,6 +96,7 @@ struct order *order_new(const int64_t *count, int shards)
 {
     CHECK(shards > 0 && shards <= 1 << 24, "an order of %d shards", shards);
     struct order *order = memory_zeroed(1, sizeof *order, "the epoch's order");
+    order->shards = shards;
     struct shard_length *sorted = memory_new((size_t)shards, sizeof *sorted, "the epoch's order");
     for (int s = 0; s < shards; s++) {
         CHECK(count[s] >= 0, "shard %d has %lld light curves", s, (long long)count[s]);
@@ -147,7 +148,7 @@ static int active_shard(const struct order *order, int active, int place)
     return node;
 }
 
-void order_at(const struct order *order, int64_t position, int *shard, int64_t *item)
+static int segment_of(const struct order *order, int64_t position)
 {
     CHECK(position >= 0 && position < order->total, "position %lld of an epoch of %lld", (long long)position,
           (long long)order->total);
@@ -159,10 +160,110 @@ void order_at(const struct order *order, int64_t position, int *shard, int64_t *
         else
             high = middle;
     }
-    const struct segment *segment = &order->segment[low];
+    return low;
+}
+
+void order_at(const struct order *order, int64_t position, int *shard, int64_t *item)
+{
+    const struct segment *segment = &order->segment[segment_of(order, position)];
     int64_t inside = position - segment->position;
     *item = segment->item + inside / segment->active;
     *shard = active_shard(order, segment->active, (int)(inside % segment->active));
+}
+
+/* The other way round: which number a shard is among the `active` longest, -1 when it is none of them. */
+static int active_place(const struct order *order, int active, int shard)
+{
+    int node = 0, place = 0;
+    for (int level = 0; level < order->levels; level++) {
+        int low = active > 0 ? order->left[level][node + active - 1] : 0, half = 1 << (order->levels - level - 1);
+        if (shard & half) {
+            place += low;
+            active -= low;
+            node += half;
+        } else {
+            active = low;
+        }
+    }
+    return active > 0 ? place : -1;
+}
+
+struct order_turns {
+    const struct order *order;
+    int rank, ranks;
+    int segment; /* that the rest is of, -1 none */
+    int count;
+    int *place, *shard; /* count: in a round, ascending; room for all of the rank's shards */
+};
+
+struct order_turns *order_turns_new(const struct order *order, int rank, int ranks)
+{
+    struct order_turns *turns = memory_zeroed(1, sizeof *turns, "the epoch's order");
+    size_t most = (size_t)(order->shards / ranks) + 1;
+    *turns = (struct order_turns){.order = order,
+                                  .rank = rank,
+                                  .ranks = ranks,
+                                  .segment = -1,
+                                  .place = memory_new(most, sizeof *turns->place, "the epoch's order"),
+                                  .shard = memory_new(most, sizeof *turns->shard, "the epoch's order")};
+    return turns;
+}
+
+void order_turns_free(struct order_turns *turns)
+{
+    if (!turns) return;
+    memory_free(turns->place);
+    memory_free(turns->shard);
+    memory_free(turns);
+}
+
+static void enter_segment(struct order_turns *turns, int segment)
+{
+    const struct order *order = turns->order;
+    turns->segment = segment;
+    turns->count = 0;
+    for (int s = turns->rank; s < order->shards; s += turns->ranks) {
+        int place = active_place(order, order->segment[segment].active, s);
+        if (place < 0) continue;
+        turns->place[turns->count] = place;
+        turns->shard[turns->count++] = s;
+    }
+}
+
+/* The first of the rank's turns in a round from a place on; count when there is none. */
+static int turn_from(const struct order_turns *turns, int64_t place)
+{
+    int low = 0, high = turns->count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (turns->place[middle] < place)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+int64_t order_turns_next(struct order_turns *turns, int64_t position, int *shard, int64_t *item)
+{
+    const struct order *order = turns->order;
+    while (position < order->total) {
+        int s = segment_of(order, position);
+        const struct segment *segment = &order->segment[s];
+        int64_t end = s + 1 < order->segments ? segment[1].position : order->total;
+        if (s != turns->segment) enter_segment(turns, s);
+        int64_t inside = position - segment->position, round = inside / segment->active;
+        int turn = turn_from(turns, inside % segment->active);
+        if (turn == turns->count) round++, turn = 0;
+        position = turns->count ? segment->position + round * segment->active + turns->place[turn] : end;
+        if (position < end) {
+            *shard = turns->shard[turn];
+            *item = segment->item + round;
+            return position;
+        }
+        position = end;
+    }
+    return order->total;
 }
 
 void order_permutation(int64_t *permutation, int64_t count, uint64_t seed, uint32_t epoch, int shard)

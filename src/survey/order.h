@@ -17,6 +17,13 @@ int64_t order_total(const struct order *order);
 int64_t order_most_of_a_rank(int64_t batch, int shards, int ranks);
 /* The shard and the item within it at a position 0 .. total-1. O(log S) per call. */
 void order_at(const struct order *order, int64_t position, int *shard, int64_t *item);
+/* The positions of the shards rank, rank + ranks, ..: those of a rank, found without asking for all the others', of which there
+ * may be a thousand times as many. The order must outlive it. */
+struct order_turns;
+struct order_turns *order_turns_new(const struct order *order, int rank, int ranks);
+void order_turns_free(struct order_turns *turns);
+/* The first such position from `position` on, with its shard and item; order_total when there is none. */
+int64_t order_turns_next(struct order_turns *turns, int64_t position, int *shard, int64_t *item);
 /* permutation[count] of 0 .. count-1 for one shard: Fisher-Yates with random_below(RANDOM_SHARD_ORDER). */
 void order_permutation(int64_t *permutation, int64_t count, uint64_t seed, uint32_t epoch, int shard);
 
