@@ -24,14 +24,7 @@
 #include "survey/order.h"
 #include "train/trainer.h"
 
-enum {
-    BUCKETS_MOST = 256,
-    REDUCE_ROUNDS = 15,
-    REDUCE_SIZES = 13,
-    WALK_POSITIONS = 200000,
-    LOADER_BATCHES = 60,
-    LOADER_WINDOWS = 256
-};
+enum { BUCKETS_MOST = 256, REDUCE_ROUNDS = 15, REDUCE_SIZES = 13, LOADER_BATCHES = 60, LOADER_WINDOWS = 256 };
 
 /* One rank's step: times since it began; those of `filled` without what the calls to the ranks have taken before them. */
 struct step_times {
@@ -229,7 +222,7 @@ static double processor_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* What a rank's loader spends on a position of the epoch that is another rank's: it walks over those of the whole batch. */
+/* What a rank's loader spends on finding one of its windows in the epoch's order. */
 static void time_walk(const struct run *run)
 {
     int64_t count[64], item, sum = 0;
@@ -238,14 +231,14 @@ static void time_walk(const struct run *run)
     for (int i = 0; i < 64; i++) count[i] = 20000 + i;
     struct order *order = order_new(count, 64);
     double begin = processor_seconds();
-    for (int64_t p = 0; p < WALK_POSITIONS; p++) {
-        order_at(order, p, &shard, &item);
-        sum += shard + item;
-    }
+    struct order_turns *turns = order_turns_new(order, 3, 64);
+    int64_t p = 0, found = 0;
+    for (; (p = order_turns_next(turns, p, &shard, &item)) < order_total(order); p++, found++) sum += shard + item;
     double seconds = processor_seconds() - begin;
+    order_turns_free(turns);
     order_free(order);
     begin_line(&json, "walk");
-    json_number(&json, "seconds_of_a_position", seconds / WALK_POSITIONS);
+    json_number(&json, "seconds_of_a_position", seconds / (double)found);
     json_integer(&json, "checksum", sum);
     end_line(run, &json);
 }

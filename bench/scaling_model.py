@@ -26,8 +26,8 @@ Cluster = collections.namedtuple('Cluster', 'inside between per_node start')
 Work = collections.namedtuple('Work', 'windows filled sizes update scatter aside')
 
 # survey_bytes: observations in memory; node_memory: bytes of a node for them (data.memory_gb); reading, writing: bytes a second of the
-# shared file system; request: seconds of one of its answers; walk: seconds for a position of the batch in the loader; load: for a
-# window; checkpoint_bytes; tensors: arrays of a checkpoint; every: seconds between checkpoints.
+# shared file system; request: seconds of one of its answers; walk: seconds for finding a window in the loader; load: for reading
+# it; checkpoint_bytes; tensors: arrays of a checkpoint; every: seconds between checkpoints.
 Conditions = collections.namedtuple('Conditions', 'survey_bytes curves shards node_memory reading writing request walk load '
                                                   'checkpoint_bytes tensors every')
 
@@ -42,8 +42,7 @@ ASSUMPTIONS = (
     'links do what their names say, undisturbed by other jobs; no network has fewer links upwards than downwards',
     'a rank\'s steps scatter normally, each rank for itself: a step waits for the slowest of n draws; no rank is slow all the time',
     'all ranks have as many windows; the rest of an epoch that does not fill a batch is left out',
-    'the loader works beside the step: it costs what it takes longer than a step, for the windows of its rank and for walking over the '
-    'positions of the whole batch',
+    'the loader works beside the step: it costs what it takes longer than a step, to find and to read the windows of its rank',
     'observations stay in memory where a node\'s memory holds its ranks\' shards (data.memory_gb); else each window is three requests to '
     'the shared file system, one after the other',
     'a checkpoint stops all ranks: its bytes at the file system\'s speed, and one request for each rank\'s part of each tensor and each '
@@ -126,7 +125,7 @@ def simulate(work, ranks, cluster, c, seconds_of=None):
     sums = exposed_seconds(filled, work.sizes, work.aside, seconds_of)
     step = own * slowest + sums
     reading, resident = reading_seconds(work, ranks, cluster.per_node, c)
-    loading = work.windows * c.load + ranks * work.windows * c.walk
+    loading = work.windows * (c.load + c.walk)
     late_loader, late_files = max(0.0, loading - step), max(0.0, reading - max(step, loading))
     step += late_loader + late_files
     stop = checkpoint_seconds(ranks, c) / c.every * step if c.every else 0.0

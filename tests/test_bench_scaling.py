@@ -67,7 +67,7 @@ class Model(unittest.TestCase):
 
     def test_what_bends(self):
         cluster = model.Cluster(FAST, FAST, 8, 0)
-        for name, c, ranks in (('the loader', NOTHING._replace(walk=1e-3), 1024),
+        for name, c, ranks in (('the loader', NOTHING._replace(walk=1.0), 1024),
                                ('reading', NOTHING._replace(survey_bytes=1e9, request=0.1), 8),
                                ('checkpoints', NOTHING._replace(checkpoint_bytes=1e3, every=10), 4)):
             self.assertTrue(model.bends_first(model.simulate(WORK, ranks, cluster, c)).startswith(name), name)

@@ -19,7 +19,7 @@ int lock_take(const char *path, bool *busy)
 {
     *busy = false;
     for (;;) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (fd < 0) return -1;
         int code = flock(fd, LOCK_EX | LOCK_NB) ? errno : 0;
         if (code == EWOULDBLOCK) {

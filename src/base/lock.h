@@ -7,7 +7,8 @@
 #include <stdbool.h>
 
 /* Makes the file where it is missing and locks it. Returns its descriptor, or -1: *busy when another process has the lock, else
- * errno says why there is no file. A file system without locks gives the file without one. */
+ * errno says why there is no file (ELOOP: it is a link, which is not followed). A file system without locks gives the file
+ * without one. */
 int lock_take(const char *path, bool *busy);
 /* Removes the file and gives the lock back; fine on -1. */
 void lock_drop(const char *path, int lock);

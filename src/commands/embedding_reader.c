@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/memory.h"
 #include "commands/embedding_file.h"
@@ -113,6 +114,8 @@ static int check_ends(struct embedding_reader *r, struct error *error)
 static int open_file(struct embedding_reader *r, struct error *error)
 {
     hsize_t file_bytes = 0;
+    struct stat status;
+    if (!stat(r->path, &status) && !S_ISREG(status.st_mode)) return error_set(error, STATUS_FAILED, "%s: is not a file", r->path);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true);
     r->file = H5Fopen(r->path, H5F_ACC_RDONLY, access);

@@ -3,6 +3,7 @@
  * Golden files as they are made: HDF5. */
 #include <hdf5.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/memory.h"
 #include "commands/golden.h"
@@ -14,6 +15,9 @@ struct golden_file {
 int golden_file_open(struct golden_file **file, const char *path, struct error *error)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* it would print a page for each name that is not there */
+    struct stat status;
+    if (stat(path, &status) || !S_ISREG(status.st_mode))
+        return error_set(error, STATUS_FAILED, "%s: is not there or no file", path);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true); /* locks fail on many cluster file systems */
     hid_t opened = H5Fopen(path, H5F_ACC_RDONLY, access);

@@ -328,7 +328,6 @@ static int describe_run(const char *path, struct comm *self, struct error *error
     char newest[2 * PATH_BYTES], part[PATH_BYTES];
     struct error damage = {0};
     if (vet(VET_RUN, path, self, error)) return error->status;
-    if (is_there(path, "best.h5", part) && vet(VET_FILE, part, self, error)) return error->status;
     printf("run %s\n", path);
     check_checkpoints(path, newest, &damage);
     if (newest[0] && describe_checkpoint(newest, false, self, error)) return error->status;
@@ -379,7 +378,8 @@ static int describe(const char *path, struct comm *self, struct error *error)
     struct stat status;
     char part[PATH_BYTES];
     if (stat(path, &status)) return error_set(error, STATUS_FAILED, "%s: %s", path, strerror(errno));
-    if (!S_ISDIR(status.st_mode)) return describe_file(path, self, error);
+    if (S_ISREG(status.st_mode)) return describe_file(path, self, error);
+    if (!S_ISDIR(status.st_mode)) return error_set(error, STATUS_FAILED, "%s: is neither a file nor a folder", path);
     if (is_there(path, "log.jsonl", part) || is_there(path, "checkpoints", part) || is_there(path, "best.h5", part))
         return describe_run(path, self, error);
     return describe_survey(path, self, error);

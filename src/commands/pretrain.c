@@ -58,6 +58,7 @@ int command_pretrain(struct comm *comm, int argc, char **argv, struct error *err
         error_set(error, STATUS_USAGE, "pretrain: which config? give --config FILE, or --resume run.dir=RUN to go on with a run");
     if (!error->status) config_read(&config, path ? path : kept, operands.count, operands.word, error);
     if (comm_agree(comm, error)) return error->status;
+    comm_watch(comm, config.train.rank_timeout_seconds);
     double share;
     if (vet(VET_SURVEY, config.data.survey, comm, error)) return error->status;
     if (!config_validation_share(&config, &share) && vet(VET_SURVEY, config.data.validation, comm, error)) return error->status;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -92,8 +93,17 @@ static void look_at_embeddings(const char *path)
     embedding_reader_close(&reader);
 }
 
+/* Says first which file it is, in the file `note` that the process which asked reads when this one has died. */
+static void look(void (*at)(const char *path), const char *path, int note)
+{
+    char name[PATH_BYTES] = "";
+    snprintf(name, sizeof name, "%s", path);
+    if (note >= 0 && pwrite(note, name, sizeof name, 0) < 0) note = -1; /* then the message names less */
+    at(path);
+}
+
 /* The files of a folder that begin with the word and a number; of shards, those that this rank owns. */
-static void look_at_folder(const char *folder, const char *beginning, void (*look)(const char *path), int rank, int ranks)
+static void look_at_folder(const char *folder, const char *beginning, void (*at)(const char *path), int rank, int ranks, int note)
 {
     char path[PATH_BYTES];
     DIR *open_folder = opendir(folder);
@@ -101,53 +111,58 @@ static void look_at_folder(const char *folder, const char *beginning, void (*loo
     while (open_folder && (entry = readdir(open_folder))) {
         size_t length = strlen(beginning);
         if (strncmp(entry->d_name, beginning, length) || atoi(entry->d_name + length) % ranks != rank) continue;
-        if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path) look(path);
+        if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path) look(at, path, note);
     }
     if (open_folder) closedir(open_folder);
 }
 
 int vet_main(int argc, char **argv)
 {
-    if (argc != 5) return STATUS_USAGE;
-    char folder[PATH_BYTES];
-    int kind = atoi(argv[1]), rank = atoi(argv[3]), ranks = atoi(argv[4]);
+    if (argc != 6) return STATUS_USAGE;
+    char part[PATH_BYTES];
+    int kind = atoi(argv[1]), rank = atoi(argv[3]), ranks = atoi(argv[4]), note = atoi(argv[5]);
     const char *path = argv[2];
     if (kind == VET_FILE) {
-        look_at_shard(path);
-        look_at_checkpoint(path);
-        look_at_golden(path);
-        look_at_folds(path);
-        look_at_embeddings(path);
+        look(look_at_shard, path, note);
+        look(look_at_checkpoint, path, note);
+        look(look_at_golden, path, note);
+        look(look_at_folds, path, note);
+        look(look_at_embeddings, path, note);
     } else if (kind == VET_SURVEY) {
-        look_at_folder(path, "shard-", look_at_shard, rank, ranks > 0 ? ranks : 1);
-    } else if (snprintf(folder, sizeof folder, "%s/checkpoints", path) < (int)sizeof folder) {
-        look_at_folder(folder, "step-", look_at_checkpoint, 0, 1);
-        snprintf(folder, sizeof folder, "%s/best.h5", path);
-        look_at_checkpoint(folder);
+        look_at_folder(path, "shard-", look_at_shard, rank, ranks > 0 ? ranks : 1, note);
+    } else if (snprintf(part, sizeof part, "%s/checkpoints", path) < (int)sizeof part) {
+        look_at_folder(part, "step-", look_at_checkpoint, 0, 1, note);
+        snprintf(part, sizeof part, "%s/best.h5", path);
+        look(look_at_checkpoint, part, note);
     }
     return STATUS_OK;
 }
 
 /* The side that asks -------------------------------------------------------------------------------------------- */
 
+static int died(enum vet_kind kind, const char *path, int status, int note, struct error *error)
+{
+    char name[PATH_BYTES] = "";
+    if (pread(note, name, sizeof name - 1, 0) <= 0 || !name[0]) snprintf(name, sizeof name, "%s", path);
+    const char *how = WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "an error";
+    return error_set(error, STATUS_FAILED, "%s: reading it breaks the HDF5 library (%s): the file is damaged, or made to harm%s",
+                     name, how, kind == VET_RUN ? "; move it away and go on with --resume" : "");
+}
+
 static int ask(enum vet_kind kind, const char *path, int rank, int ranks, struct error *error)
 {
-    char words[3][16];
+    char words[4][16];
     pid_t process;
-    int status = 0;
-    snprintf(words[0], sizeof words[0], "%d", (int)kind);
-    snprintf(words[1], sizeof words[1], "%d", rank);
-    snprintf(words[2], sizeof words[2], "%d", ranks);
-    char *const argv[] = {"astromer", "--vet", words[0], (char *)(uintptr_t)path, words[1], words[2], NULL};
+    int status = 0, note = memfd_create("astromer-vet", 0);
+    const int numbers[4] = {(int)kind, rank, ranks, note};
+    for (int i = 0; i < 4; i++) snprintf(words[i], sizeof words[i], "%d", numbers[i]);
+    char *const argv[] = {"astromer", "--vet", words[0], (char *)(uintptr_t)path, words[1], words[2], words[3], NULL};
     int code = posix_spawn(&process, "/proc/self/exe", NULL, NULL, argv, environ);
-    if (code) return STATUS_OK; /* a system where that cannot be done does without */
-    while (waitpid(process, &status, 0) < 0)
-        if (errno != EINTR) return error_set(error, STATUS_FAILED, "%s: cannot be looked at: %s", path, strerror(errno));
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return STATUS_OK;
-    const char *what = kind == VET_SURVEY ? "one of its shards" : kind == VET_RUN ? "one of its checkpoints" : "it";
-    const char *how = WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "an error";
-    return error_set(error, STATUS_FAILED, "%s: reading %s breaks the HDF5 library (%s): the file is damaged, or made to harm",
-                     path, what, how);
+    while (!code && waitpid(process, &status, 0) < 0)
+        if (errno != EINTR) code = errno; /* a system where that cannot be done does without */
+    if (!code && !(WIFEXITED(status) && WEXITSTATUS(status) == 0)) died(kind, path, status, note, error);
+    if (note >= 0) close(note);
+    return error->status;
 }
 
 int vet(enum vet_kind kind, const char *path, struct comm *comm, struct error *error)

@@ -66,22 +66,19 @@ static int follow_link(struct building *building, struct error *error)
 
 static void lock_path(const struct building *building, char path[PATH_MAX + 64])
 {
-    snprintf(path, PATH_MAX + 64, "%s/spill-at-work", building->partial);
+    snprintf(path, PATH_MAX + 64, "%s-lock", building->partial);
 }
 
-static int busy(const struct building *building, struct error *error)
-{
-    return error_set(error, STATUS_FAILED, "%s: another run is making this survey; wait for it, stop it, or choose another --out",
-                     building->partial);
-}
-
+/* A file system that has no locks is no reason to fail. */
 static int lock(struct building *building, struct error *error)
 {
     char path[PATH_MAX + 64];
     bool taken;
     lock_path(building, path);
     building->lock = lock_take(path, &taken);
-    return taken ? busy(building, error) : STATUS_OK;
+    if (!taken) return STATUS_OK;
+    return error_set(error, STATUS_FAILED, "%s: another run is making this survey; wait for it, stop it, or choose another --out",
+                     building->partial);
 }
 
 static void unlock(struct building *building)
@@ -98,7 +95,7 @@ struct leftovers {
     int64_t others;     /* spills and half a shard */
 };
 
-static int count_leftovers(const char *partial, DIR *folder, bool stopped_build, struct error *error)
+static int count_leftovers(const char *partial, DIR *folder, struct error *error)
 {
     struct dirent *entry;
     struct leftovers left = {0};
@@ -115,22 +112,17 @@ static int count_leftovers(const char *partial, DIR *folder, bool stopped_build,
             return error_set(error, STATUS_FAILED, "%s: is in the way and holds %s, which no ingest has made; move it away",
                              partial, name);
     }
-    if (!stopped_build && left.shards && left.shards >= left.of && !left.others)
+    if (left.shards && left.shards >= left.of && !left.others)
         return error_set(error, STATUS_FAILED, "%s: is in the way and looks like a whole survey; rename or remove it", partial);
     return STATUS_OK;
 }
 
 /* A folder that is there already must be what a stopped build has left. */
-static int check_partial(const struct building *building, struct error *error)
+static int check_partial(const char *partial, struct error *error)
 {
-    char path[PATH_MAX + 64];
-    lock_path(building, path);
-    bool taken = false, stopped_build = access(path, F_OK) == 0;
-    if (stopped_build) lock_drop(path, lock_take(path, &taken));
-    if (taken) return busy(building, error);
-    DIR *folder = opendir(building->partial);
+    DIR *folder = opendir(partial);
     if (!folder) return error->status; /* is not there, or remove_partial says what is */
-    count_leftovers(building->partial, folder, stopped_build, error);
+    count_leftovers(partial, folder, error);
     closedir(folder);
     return error->status;
 }
@@ -183,19 +175,23 @@ static void remove_parents(struct building *building)
     }
 }
 
+/* From here to the end the lock says that the folders are this build's. */
+static int make_folders(struct building *building, struct error *error)
+{
+    if (follow_link(building, error) || make_parents(building, error) || lock(building, error)) return error->status;
+    if (check_free(building->out, error) || check_partial(building->partial, error) || remove_partial(building->partial, error))
+        return error->status;
+    if (mkdir(building->partial, 0777))
+        error_set(error, STATUS_FAILED, "%s: cannot be made: %s", building->partial, strerror(errno));
+    return error->status;
+}
+
 int building_begin(struct building *building, const char *out, struct comm *comm, struct error *error)
 {
     *building = (struct building){.lock = -1};
-    if (!name_folders(building, out, error) && comm_rank(comm) == 0) {
-        if (!follow_link(building, error) && !check_free(building->out, error) && !check_partial(building, error) &&
-            !remove_partial(building->partial, error))
-            make_parents(building, error);
-        if (!error->status && mkdir(building->partial, 0777))
-            error_set(error, STATUS_FAILED, "%s: cannot be made: %s", building->partial, strerror(errno));
-        if (error->status)
-            remove_parents(building);
-        else
-            lock(building, error);
+    if (!name_folders(building, out, error) && comm_rank(comm) == 0 && make_folders(building, error)) {
+        unlock(building);
+        remove_parents(building);
     }
     if (comm_agree(comm, error)) return error->status;
     comm_broadcast(comm, building->partial, sizeof building->partial, 0);
@@ -231,13 +227,13 @@ int building_end(struct building *building, struct comm *comm, struct error *err
     comm_agree(comm, error);
     if (comm_rank(comm) == 0) {
         struct error ignored = {0};
-        unlock(building);
-        if (!error->status) {
-            give_name(building, error);
-        } else if (building->partial[0]) {
+        bool failed = error->status;
+        if (failed)
             remove_partial(building->partial, &ignored);
-            remove_parents(building);
-        }
+        else
+            give_name(building, error);
+        unlock(building);
+        if (failed) remove_parents(building);
     }
     return comm_agree(comm, error);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A survey's folder while it is built: everything goes into OUT.partial, which becomes OUT at the very end, so that a failed or
- * killed build never looks like a survey. The next build removes what is left of it, but for a whole survey that could not take
- * its name. */
+ * killed build never looks like a survey. The next build removes what is left of it, but for what has all its shards and may be a
+ * survey: a person decides. */
 #ifndef ASTROMER_SURVEY_BUILDING_H
 #define ASTROMER_SURVEY_BUILDING_H
 
@@ -14,7 +14,7 @@ struct building {
     char out[PATH_MAX], partial[PATH_MAX + 16];
     char name[256];   /* OUT without the folders it is in */
     int made_parents; /* folders above OUT that were made for it */
-    int lock;         /* rank 0: a file in OUT.partial, locked while the build is at work; -1 */
+    int lock;         /* rank 0: OUT.partial-lock, while the build is at work; else -1 */
 };
 
 /* Refuses an OUT that exists and is not an empty folder, and makes OUT.partial (with the folders above it), in place of one

@@ -15,7 +15,7 @@ int h5_file_open(const char *path, int *fd, hid_t *file, int64_t *bytes, struct 
 {
     struct stat status;
     *file = H5I_INVALID_HID;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe in its place must not make us wait */
     if (*fd < 0 || fstat(*fd, &status)) return error_set(error, STATUS_FAILED, "%s: cannot be opened: %s", path, strerror(errno));
     if (!S_ISREG(status.st_mode)) return error_set(error, STATUS_FAILED, "%s: is not a file", path);
     if (status.st_size == 0) return error_set(error, STATUS_FAILED, "%s: is empty", path);

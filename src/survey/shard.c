@@ -169,7 +169,7 @@ static int check_values(const struct shard *shard, int column, const float *valu
                         struct error *error)
 {
     for (int64_t i = 0; i < count; i++) {
-        if (isfinite(values[i]) && (column == MAGNITUDE || values[i] > 0)) continue;
+        if (isfinite(values[i]) && (column == MAGNITUDE || (values[i] > 0 && isfinite(1 / values[i])))) continue;
         int64_t curve = 0;
         while (shard->offset[curve + 1] <= (uint64_t)(first + i)) curve++;
         return error_set(error, STATUS_FAILED,

@@ -82,9 +82,9 @@ struct shard {
     float *magnitude, *error;
     int fd; /* not resident: where the datasets lie in the file; -1 otherwise */
     int64_t time_position, magnitude_position, error_position; /* bytes */
-    bool checked_crc[3];     /* not resident: of time, magnitude, error; what the checksums are, ... */
+    bool checked_crc[3]; /* not resident: of time, magnitude, error; what the checksums are, ... */
     uint32_t crc[3];
-    int64_t *modified_ns;    /* ... and when the file last changed, as far as we have seen; owned */
+    int64_t *modified_ns; /* ... and when the file last changed, as far as we have seen; owned */
 };
 
 /* Bytes that a shard's observations take when resident, from its header alone. */

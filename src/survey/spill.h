@@ -52,7 +52,7 @@ struct star {
 /* The reading end, for one shard: its stars sorted by id, whose rows come in portions, for each of which the spills are read once
  * more: of about STARS_ROWS_AT_ONCE rows, so that memory does not grow with the shard's rows, only with its stars and with the
  * rows of its longest one. Of a shard with very many rows they are an eighth of them, up to STARS_ROWS_MOST (half a GB with what
- * becomes of them), so that the time does not grow with their square. */
+ * becomes of them), so that up to there the time does not grow with their square; more shards help. */
 enum { STARS_ROWS_AT_ONCE = 1 << 19, STARS_ROWS_MOST = 1 << 24, STARS_PORTIONS = 8 };
 struct stars {
     const char *folder; /* not owned */

@@ -37,6 +37,7 @@ int claim_folder(struct claim *claim, const char *run_dir, struct error *error)
     if (folder_make(run_dir, &made, error)) return error->status;
     snprintf(path, sizeof path, "%s/lock", run_dir);
     int fd = lock_take(path, &busy);
+    if (fd < 0 && errno == ELOOP) return error_set(error, STATUS_FAILED, "%s: is a link, which no run makes; remove it", path);
     if (fd < 0 && !busy)
         return error_set(error, STATUS_FAILED, "%s: cannot write: %s; a run needs a folder that it can write to", path,
                          strerror(errno));
@@ -54,8 +55,7 @@ int claim_folder(struct claim *claim, const char *run_dir, struct error *error)
 void claim_release(struct claim *claim)
 {
     if (!claim->path) return;
-    unlink(claim->path);
-    close(claim->fd);
+    lock_drop(claim->path, claim->fd);
     *strrchr(claim->path, '/') = 0;
     if (claim->made_folder) rmdir(claim->path);
     memory_free(claim->path);

@@ -115,7 +115,8 @@ static int write_result(const struct finetune_options *o, const struct finetune_
     struct json json;
     result_path(o, path);
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "w");
+    unlink(temporary);
+    FILE *file = fopen(temporary, "wx"); /* and not what a link of that name points to */
     finetune_line(&json, o, result);
     bool good = file && json_end(&json, file) == 0 && fsync(fileno(file)) == 0;
     if (file && fclose(file)) good = false;

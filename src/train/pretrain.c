@@ -29,6 +29,8 @@ static int write_checkpoint(struct run *run, struct error *error)
     char path[CONFIG_TEXT + 64];
     double begin = clock_seconds();
     if (run->checkpoint_step == run->state.step) return STATUS_OK;
+    /* So that no checkpoint of this run ever stands beside another's best weights. */
+    if (run->best_of == BEST_OF_ANOTHER_RUN && run_spare_best(run, error)) return cannot_go_on(run, error);
     struct checkpoint checkpoint = {.table = run->table,
                                     .parameters = run->trainer->host[0],
                                     .adam_m = run->trainer->host[1],
@@ -107,13 +109,6 @@ static int end_epoch(struct run *run, double learning_rate, bool *stop, struct e
     return best ? write_best(run, error) : STATUS_OK;
 }
 
-/* Weights that no validation has judged are better than none. */
-static int keep_last(struct run *run, struct error *error)
-{
-    run->state.best_epoch = run->state.epoch - (run->state.position == 0);
-    return write_best(run, error);
-}
-
 static bool checkpoint_due(const struct run *run)
 {
     double every = run->config->checkpoint.every_seconds;
@@ -160,6 +155,14 @@ static const char *finished(const struct run *run)
     return NULL;
 }
 
+/* At a run's end, weights that no validation has judged are better than none. */
+static int keep_last(struct run *run, struct error *error)
+{
+    if (!finished(run) || isfinite(run->state.best_rmse) || run->best_of == BEST_BY_ANOTHER_VALIDATION) return STATUS_OK;
+    run->state.best_epoch = run->state.epoch - (run->state.position == 0);
+    return write_best(run, error);
+}
+
 /* The step counts as over when its epoch's end and its checkpoint are. *stop: a signal came in between. */
 static int after_step(struct run *run, const struct batch *batch, const struct step_state *step, double learning_rate, bool *stop,
                       struct error *error)
@@ -170,7 +173,8 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
     if (run->bad_steps >= BAD_STEPS_MOST)
         return error_set(error, STATUS_FAILED,
                          "%lld steps in a row were not finite, the last was %lld; the checkpoints in %s are from "
-                         "before, try a smaller train.learning_rate or train.clip_norm",
+                         "before, try a smaller train.learning_rate or train.clip_norm, or look for magnitudes out of all bounds "
+                         "in the survey",
                          (long long)run->bad_steps, (long long)run->state.step, run->config->run_dir);
     if (batch->last) {
         bool stopped;
@@ -179,11 +183,8 @@ static int after_step(struct run *run, const struct batch *batch, const struct s
         int64_t every = run->config->checkpoint.every_epochs;
         if (every > 0 && run->state.epoch % every == 0) save = true;
     }
-    if (finished(run)) {
-        save = true;
-        if (!isfinite(run->state.best_rmse) && run->best_of != BEST_BY_ANOTHER_VALIDATION && keep_last(run, error))
-            return error->status;
-    }
+    if (finished(run)) save = true;
+    if (keep_last(run, error)) return error->status;
     if (save) write_checkpoint(run, error);
     run->since.seconds += clock_seconds() - begin; /* a pause, not training */
     return error->status;
@@ -214,7 +215,8 @@ static int one_step(struct run *run, bool *stop, struct error *error)
 /* The end of an epoch whose last step was made before the run was stopped. */
 static int finish_epoch(struct run *run, bool *stop, struct error *error)
 {
-    if (!end_epoch(run, schedule_rate(run->config, &run->schedule, run->state.step), stop, error) && !*stop)
+    if (!end_epoch(run, schedule_rate(run->config, &run->schedule, run->state.step), stop, error) && !*stop &&
+        !keep_last(run, error))
         write_checkpoint(run, error);
     return error->status;
 }

@@ -25,7 +25,7 @@
 #include "comm/comm.h"
 
 /* Runs until the config's limits, early stopping, a signal or a failure. resume: go on from the newest whole checkpoint of
- * config->run_dir, or begin when there is none, and then a best.h5 that is there is renamed when it is to be replaced; without
+ * config->run_dir, or begin when there is none, and then a best.h5 that is there is renamed before the first checkpoint; without
  * resume a run.dir that holds checkpoints or best.h5 is refused (STATUS_USAGE). Another run at work in run.dir is STATUS_FAILED.
  * Leaves RUN/config.yaml, log.jsonl, checkpoints/ and best.h5. Collective over comm; on failure all ranks return the same error
  * and the last good checkpoint is in place. */

@@ -22,7 +22,7 @@ struct run_options {
     const char *go_on;     /* how its user goes on with a run that has stopped: "go on with --resume" */
 };
 
-enum best_of { BEST_OF_THIS_RUN, BEST_OF_ANOTHER_RUN, BEST_BY_ANOTHER_VALIDATION };
+enum best_of { BEST_OF_THIS_RUN, BEST_OF_ANOTHER_RUN, BEST_BY_ANOTHER_VALIDATION, BEST_DAMAGED };
 
 struct run {
     const struct config *config;

@@ -18,7 +18,8 @@ static int write_config(const struct run *run, struct error *error)
     char path[CONFIG_TEXT + 32], temporary[CONFIG_TEXT + 40];
     snprintf(path, sizeof path, "%s/config.yaml", run->config->run_dir);
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "w");
+    unlink(temporary);
+    FILE *file = fopen(temporary, "wx"); /* and not what a link of that name points to */
     bool good = file && fputs(run->config_text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
     if (file && fclose(file)) good = false;
     if (good && rename(temporary, path) == 0) return STATUS_OK;
@@ -178,8 +179,10 @@ int run_spare_best(struct run *run, struct error *error)
     while (run->lead && access(aside, F_OK) == 0);
     if (run->lead && rename(path, aside)) error_set(error, STATUS_FAILED, "%s: cannot be renamed: %s", path, strerror(errno));
     if (comm_agree(run->comm, error)) return error->status;
-    progress_line(&run->progress, "note: %s held weights %s and is %s now", path,
-                  whose == BEST_OF_ANOTHER_RUN ? "of a run whose checkpoints are gone" : "judged by another validation", aside);
+    static const char *const what[] = {[BEST_OF_ANOTHER_RUN] = "weights of a run whose checkpoints are gone",
+                                       [BEST_BY_ANOTHER_VALIDATION] = "weights judged by another validation",
+                                       [BEST_DAMAGED] = "what cannot be read"};
+    progress_line(&run->progress, "note: %s held %s and is %s now", path, what[whose], aside);
     return STATUS_OK;
 }
 
@@ -222,22 +225,44 @@ static bool same_judges(const struct run *run)
     return !then->survey_content || then->survey_content == run->survey.content;
 }
 
+enum best_file { BEST_GONE, BEST_BROKEN, BEST_UNKNOWN, BEST_KNOWN };
+
+/* Whether RUN/best.h5 was judged as the checkpoint says that its run judges. Rank 0 looks, all know. */
+static enum best_file look_at_best(struct run *run, const struct config *saved)
+{
+    char path[CONFIG_TEXT + 64];
+    int64_t found = BEST_GONE;
+    struct checkpoint_summary best = {0};
+    struct error damage = {0};
+    struct config config;
+    snprintf(path, sizeof path, "%s/best.h5", run->config->run_dir);
+    if (run->lead && access(path, F_OK) == 0) {
+        found = BEST_BROKEN;
+        if (!checkpoint_inspect(path, &best, &damage) && !config_parse(&config, best.config_text, path, &damage)) {
+            const struct progress_state *then = &run->state, *of = &best.progress;
+            bool same = then->survey_content == of->survey_content && then->fold_content == of->fold_content &&
+                        then->validation_content == of->validation_content;
+            found = same && judge_alike(saved, &config) ? BEST_KNOWN : BEST_UNKNOWN;
+        }
+        checkpoint_summary_release(&best);
+        if (damage.status) progress_line(&run->progress, "note: %s", damage.message);
+    }
+    comm_max_int64(run->comm, &found, 1);
+    return (enum best_file)found;
+}
+
 /* An RMSE over other windows or masks says nothing against that of the best weights so far: the best is looked for anew, and
- * those stay. So it is where best.h5 has gone, or is of other windows: a run that went on so was stopped before its next
+ * those stay. So it is where best.h5 has gone, cannot be read, or was judged otherwise, by a run that was stopped before its next
  * checkpoint. */
 static void judge(struct run *run, const struct config *saved)
 {
-    char path[CONFIG_TEXT + 64];
-    struct config best;
-    struct error damage = {0};
-    bool alike = judge_alike(run->config, saved) && same_judges(run), there = has_best(run, path, sizeof path);
-    bool known = there && !checkpoint_read_config(path, &best, run->comm, &damage) && judge_alike(saved, &best);
-    if (damage.status) progress_line(&run->progress, "note: %s", damage.message);
-    if (alike && (run->state.best_epoch < 0 ? !there : known)) return;
+    bool alike = judge_alike(run->config, saved) && same_judges(run), none = run->state.best_epoch < 0;
+    enum best_file best = look_at_best(run, saved);
+    if (alike && (best == BEST_KNOWN || (none && best == BEST_GONE))) return;
     run->state.best_rmse = INFINITY;
     run->state.best_epoch = -1;
     run->state.patience_used = 0;
-    if (there) run->best_of = BEST_BY_ANOTHER_VALIDATION;
+    if (best != BEST_GONE) run->best_of = best == BEST_BROKEN ? BEST_DAMAGED : BEST_BY_ANOTHER_VALIDATION;
 }
 
 static int go_on(struct run *run, struct checkpoint *checkpoint, const char *path, struct error *error)

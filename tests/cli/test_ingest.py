@@ -455,17 +455,16 @@ class Faults(IngestTest):
         survey, _ = self.ingest(good, out="w/whole.partial")
         self.assertIn("looks like a whole survey", self.refuse(1, good, out="w/whole", stays=["whole.partial"]))
         self.assertEqual(sorted(Survey(self.folder / "w/whole.partial").curves), sorted(survey.curves))
-        self.write("w/whole.partial/spill-at-work", "")  # killed just before it would have had its name
-        self.ingest(good, out="w/whole")
 
     def test_two_at_work_on_one_survey(self):
         good = self.write("good.csv", long_csv(make_stars(5, least=30)))
-        at_work = self.write("out/survey.partial/spill-at-work", "")
+        at_work = self.write("out/survey.partial-lock", "")
         self.write("out/survey.partial/spill-00000-00001", "rows")
         with open(at_work) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             for ranks in (None, 2):
-                self.assertIn("another run is making this survey", self.refuse(1, good, stays=["survey.partial"], ranks=ranks))
+                self.assertIn("another run is making this survey", self.refuse(1, good, stays=["survey.partial", "survey.partial-lock"], ranks=ranks))
+        self.assertTrue((self.folder / "out/survey.partial/spill-00000-00001").exists())
         self.ingest(good, ranks=2)
 
     def test_a_link_to_where_there_is_room(self):

@@ -3,6 +3,7 @@
 replaced, a cosine goes on from where it was with another batch, a refused change leaves no trace, and what a kill has left half written
 makes room."""
 import json
+import os
 import subprocess
 
 import h5py
@@ -144,6 +145,63 @@ class Resume(Training):
         run.stderr.close()
         self.assertEqual(self.log("run", "end")[-1]["step"], 400)
         self.assertEqual(newest(self.folder / "run").name, "step-00000400.h5")
+
+    def test_best_weights_that_cannot_be_read(self):
+        def cut(path):
+            path.write_bytes(path.read_bytes()[:3000])
+
+        def change(path):
+            with h5py.File(path, "r+") as file:
+                tensors = file["parameters"]
+                tensors[sorted(tensors)[0]][...] += 1.0
+
+        for name, spoil in (("cut", cut), ("changed", change)):
+            self.train(name, "train.steps=18")
+            best = self.folder / name / "best.h5"
+            spoil(best)
+            damaged = best.read_bytes()
+            said = self.train(name, "train.steps=22", "--resume", ranks=2).out
+            self.assert_in("held what cannot be read", said)
+            self.assertEqual(self.best(name, "best-1.h5"), damaged)
+            self.expect(0, "evaluate", "--checkpoint", best, "--survey", "survey", "--probed-only")
+            best.write_bytes(damaged)  # and where no validation comes any more
+            self.train(name, "train.steps=23", "--resume")
+            self.expect(0, "evaluate", "--checkpoint", best, "--survey", "survey", "--probed-only")
+
+    def test_a_run_beside_anothers_best_that_is_stopped_early(self):
+        """Its checkpoints know of no validation yet, and still the other's weights are not taken for its own."""
+        self.train("run", "train.steps=18")
+        best = self.best("run")
+        self.forget_checkpoints("run")
+        words = ["train.steps=5", "train.seed=8", "--resume"]
+        self.train("run", *words, "train.time_limit_seconds=1e-9")
+        self.assertEqual(self.best("run", "best-1.h5"), best)
+        self.train("run", *words)
+        for name, values in parameters(newest(self.folder / "run")).items():
+            np.testing.assert_array_equal(values, parameters(self.folder / "run/best.h5")[name])
+
+    def test_pipes_and_links_in_the_place_of_files(self):
+        self.train("run", "train.steps=5")
+        shard = sorted((self.folder / "survey").iterdir())[1]
+        kept = shard.read_bytes()
+        for make in (os.mkfifo, os.mkdir):
+            shard.unlink()
+            make(shard)
+            refused = self.train("run", "train.steps=6", "--resume", status=1, ranks=2)
+            self.assertRegex(refused.message, shard.name)
+            (os.rmdir if make is os.mkdir else os.unlink)(shard)
+            shard.write_bytes(kept)
+        os.mkfifo(self.folder / "pipe")
+        for words in (("info", "pipe"), ("check", "pipe"), ("evaluate", "--checkpoint", "pipe", "--survey", "survey"),
+                      ("neighbours", "--embedding", "pipe", "--ids", "a")):
+            self.expect(1, *words)
+        thesis = self.write("thesis.tex", "precious")
+        for name in ("lock", "config.yaml.tmp"):
+            (self.folder / "run" / name).symlink_to(thesis)
+            self.run_program(*self.words("run", "train.steps=6", "--resume"))
+            self.assertEqual(thesis.read_text(), "precious", name)
+            (self.folder / "run" / name).unlink(missing_ok=True)
+        self.train("run", "train.steps=6", "--resume")
 
     def test_a_link_into_another_file_is_not_followed(self):
         self.train("run", "train.steps=5")

@@ -137,7 +137,8 @@ class Strangers(CommandLineTest):
         os.makedirs(self.inside / "survey")
         shutil.copy(os.path.join(folder, "shard-heap-crash"), self.inside / "survey" / "shard-00000-of-00001.h5")
         self.write("tiny.yaml", TINY)
-        self.expect(1, "pretrain", "--config", "tiny.yaml", "data.survey=survey", "run.dir=run")
+        named = self.expect(1, "pretrain", "--config", "tiny.yaml", "data.survey=survey", "run.dir=run").message
+        self.assert_in("survey/shard-00000-of-00001.h5: ", named)
         self.expect(1, "pretrain", "--config", "tiny.yaml", "data.survey=survey", "run.dir=run2", ranks=1)
         os.makedirs(self.inside / "run3" / "checkpoints")
         shutil.copy(os.path.join(folder, "shard-heap-crash"), self.inside / "run3" / "checkpoints" / "step-00000001.h5")

@@ -76,7 +76,8 @@ int cuda_save_choices(struct device *device, const char *path, struct error *err
     if (!strcmp(cuda->choices_path, path)) return STATUS_OK;
     describe(cuda, holds_for);
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "w");
+    unlink(temporary);
+    FILE *file = fopen(temporary, "wx"); /* and not what a link of that name points to */
     if (file) {
         fprintf(file, "%s\n%s\n", FORMAT, holds_for);
         for (size_t i = 0; i < cuda->choices; i++) write_choice(file, &cuda->choice[i]);

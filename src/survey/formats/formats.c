@@ -198,7 +198,7 @@ int sink_row(struct sink *sink, struct text id, struct text time, struct text ma
     }
     /* Adding zero makes -0 a 0: rows that compare equal must be equal. */
     row = (struct observation){day + 0.0, field_float(magnitude, mag) + 0.0f, field_float(error_mag, mag_error)};
-    if (!(row.error > 0 && row.error < 1)) {
+    if (!(row.error > 0 && row.error < 1 && isfinite(1 / row.error))) { /* a weight is made of the inverse */
         sink->tally[TALLY_BAD_ERROR]++;
         return STATUS_OK;
     }
