@@ -463,7 +463,8 @@ class Faults(IngestTest):
         with open(at_work) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             for ranks in (None, 2):
-                self.assertIn("another run is making this survey", self.refuse(1, good, stays=["survey.partial", "survey.partial-lock"], ranks=ranks))
+                message = self.refuse(1, good, stays=["survey.partial", "survey.partial-lock"], ranks=ranks)
+                self.assertIn("another run is making this survey", message)
         self.assertTrue((self.folder / "out/survey.partial/spill-00000-00001").exists())
         self.ingest(good, ranks=2)
 
