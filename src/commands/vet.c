@@ -146,7 +146,8 @@ static int died(enum vet_kind kind, const char *path, int status, int note, stru
     if (pread(note, name, sizeof name - 1, 0) <= 0 || !name[0]) snprintf(name, sizeof name, "%s", path);
     const char *how = WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "an error";
     return error_set(error, STATUS_FAILED, "%s: reading it breaks the HDF5 library (%s): the file is damaged, or made to harm%s",
-                     name, how, kind == VET_RUN ? "; move it away and go on with --resume" : "");
+                     name, how,
+                     kind == VET_RUN ? "; move it away and start the same command again (pretrain: with --resume)" : "");
 }
 
 static int ask(enum vet_kind kind, const char *path, int rank, int ranks, struct error *error)

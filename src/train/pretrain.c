@@ -237,7 +237,10 @@ int run_train(struct run *run, bool *finished_all, struct error *error)
 {
     bool stop = false;
     char text[128];
-    if (run->state.position == run->training.total) finish_epoch(run, &stop, error);
+    if (run->state.position == run->training.total)
+        finish_epoch(run, &stop, error);
+    else if (run->best_lost)
+        keep_last(run, error); /* of a run that is finished already */
     while (!error->status && !finished(run) && !stop) one_step(run, &stop, error);
     *finished_all = !error->status && finished(run);
     if (error->status)

@@ -42,6 +42,7 @@ struct run {
     int64_t steps_per_epoch;
     struct schedule_steps schedule;
     enum best_of best_of; /* what RUN/best.h5 holds now; all but the first is renamed before it is written anew */
+    bool best_lost;       /* the checkpoint knew best weights, which are not there any more */
     struct claim claim;   /* lead only */
     FILE *log;            /* lead only */
     bool log_failed;      /* a line of it could not be written, which the user has been told */

@@ -227,6 +227,16 @@ static bool same_judges(const struct run *run)
 
 enum best_file { BEST_GONE, BEST_BROKEN, BEST_UNKNOWN, BEST_KNOWN };
 
+/* Whether best weights were judged by what the checkpoint `then` was, as far as both say. A checkpoint that knows of none yet may
+ * only be followed by them: the run was killed between the two. */
+static bool same_light_curves(const struct progress_state *then, const struct progress_state *best)
+{
+    if (then->best_epoch < 0 && best->step <= then->step) return false;
+    if (best->fold_content && best->fold_content != then->fold_content) return false;
+    if (best->validation_content || then->validation_content) return best->validation_content == then->validation_content;
+    return !best->survey_content || best->survey_content == then->survey_content;
+}
+
 /* Whether RUN/best.h5 was judged as the checkpoint says that its run judges. Rank 0 looks, all know. */
 static enum best_file look_at_best(struct run *run, const struct config *saved)
 {
@@ -239,10 +249,7 @@ static enum best_file look_at_best(struct run *run, const struct config *saved)
     if (run->lead && access(path, F_OK) == 0) {
         found = BEST_BROKEN;
         if (!checkpoint_inspect(path, &best, &damage) && !config_parse(&config, best.config_text, path, &damage)) {
-            const struct progress_state *then = &run->state, *of = &best.progress;
-            bool same = then->survey_content == of->survey_content && then->fold_content == of->fold_content &&
-                        then->validation_content == of->validation_content;
-            found = same && judge_alike(saved, &config) ? BEST_KNOWN : BEST_UNKNOWN;
+            found = judge_alike(saved, &config) && same_light_curves(&run->state, &best.progress) ? BEST_KNOWN : BEST_UNKNOWN;
         }
         checkpoint_summary_release(&best);
         if (damage.status) progress_line(&run->progress, "note: %s", damage.message);
@@ -259,6 +266,7 @@ static void judge(struct run *run, const struct config *saved)
     bool alike = judge_alike(run->config, saved) && same_judges(run), none = run->state.best_epoch < 0;
     enum best_file best = look_at_best(run, saved);
     if (alike && (best == BEST_KNOWN || (none && best == BEST_GONE))) return;
+    run->best_lost = !none && (best == BEST_GONE || best == BEST_BROKEN);
     run->state.best_rmse = INFINITY;
     run->state.best_epoch = -1;
     run->state.patience_used = 0;

@@ -98,6 +98,10 @@ class Resume(Training):
         (self.folder / "run/checkpoints/step-00000020.h5").unlink()
         self.train("run", "train.steps=19", "--resume", "data.validation_windows=1")  # its checkpoint knows of no validation
         self.assertEqual(self.best("run"), best)
+        self.train("run", "train.steps=19", "--resume")
+        self.train("run", "train.steps=20", "--resume")  # by the old measure again, and still none
+        self.assertEqual(self.best("run"), best)
+        (self.folder / "run/checkpoints/step-00000020.h5").unlink()
         said = self.train("run", "train.steps=24", "--resume", "data.validation_windows=1", ranks=2).out
         self.assert_in("weights judged by another validation", said)
         self.assertEqual(self.best("run", "best-1.h5"), best)
@@ -165,6 +169,9 @@ class Resume(Training):
             self.assertEqual(self.best(name, "best-1.h5"), damaged)
             self.expect(0, "evaluate", "--checkpoint", best, "--survey", "survey", "--probed-only")
             best.write_bytes(damaged)  # and where no validation comes any more
+            self.train(name, "train.steps=23", "--resume")
+            self.expect(0, "evaluate", "--checkpoint", best, "--survey", "survey", "--probed-only")
+            best.unlink()
             self.train(name, "train.steps=23", "--resume")
             self.expect(0, "evaluate", "--checkpoint", best, "--survey", "survey", "--probed-only")
 
