@@ -49,7 +49,7 @@ def draw_run(axes, log, options, label, train_colour, validation_colour):
     if steps[0]:
         smoothed = smooth(steps[1])
         if not label:
-            axes.plot(*steps, color=train_colour, linewidth=0.5, alpha=0.3)
+            axes.plot(*steps, color=train_colour, linewidth=0.5, alpha=0.15)
         axes.plot(steps[0], smoothed, color=train_colour, linewidth=1.3, linestyle=(0, (5, 1.2)), label=f'{prefix}training')
     x, rmse = series(log.epochs, options.x, 'val_rmse')
     if x:
