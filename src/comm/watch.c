@@ -57,7 +57,8 @@ struct watch {
     atomic_llong sums, waiting; /* sums begun so far; the one that has not ended, 0: none */
     /* What the thread has seen of it: */
     long long seen_turns, seen_waiting;
-    int64_t all_sums; /* sums that all ranks have begun */
+    atomic_bool spoken, speaks; /* another rank says why the run ends; this one is about to */
+    int64_t all_sums;           /* sums that all ranks have begun */
     double expected_seconds, waiting_seconds;
 };
 
@@ -139,7 +140,10 @@ static void hear(struct watch *w, struct peer *peer)
 {
     peer->received = 0;
     peer->silence = 0;
-    if (peer->message.kind == LOST) end_silently(w);
+    if (peer->message.kind == LOST) {
+        atomic_store(&w->spoken, true);
+        end_silently(w);
+    }
     peer->left |= peer->message.kind == BYE;
     peer->sums = peer->message.sums;
 }
@@ -216,7 +220,7 @@ static void *watch_run(void *argument)
         if (now - last < w->tick_seconds) continue;
         last = now;
         w->all_sums = common_sums(w);
-        say_to_all(w, BEAT, w->rank == 0 ? w->all_sums : atomic_load(&w->sums));
+        say_to_all(w, atomic_load(&w->speaks) ? LOST : BEAT, w->rank == 0 ? w->all_sums : atomic_load(&w->sums));
         judge_peers(w, passed);
         judge_own_work(w, passed);
     }
@@ -288,5 +292,8 @@ void watch_let_speak(struct watch *w)
     double until = clock_seconds() + w->grace_seconds + smaller(w->rank, TURNS_MOST) * TURN_SECONDS + 3;
     watch_expect(w, NULL);
     watch_sum(w, false);
-    while (clock_seconds() < until) usleep(100000); /* a signal, as launchers send to end a job, must not cut it short */
+    while (clock_seconds() < until || atomic_load(&w->spoken))
+        usleep(100000); /* a signal, as launchers send to end a job, must not cut it short */
+    atomic_store(&w->speaks, true);
+    for (until += 1.5 * w->tick_seconds; clock_seconds() < until;) usleep(100000); /* all have heard it before their turn comes */
 }
