@@ -119,8 +119,14 @@ def readable_json(value, indent=''):
     inner = [readable_json(part, deeper) for part in parts]
     if isinstance(value, dict):
         inner = [f'{json.dumps(name)}: {text}' for name, text in zip(value, inner)]
+    lines = []
+    for text in inner:  # what is short shares a line with what is short before it
+        if lines and '\n' not in lines[-1] + text and len(f'{deeper}{lines[-1]}, {text}') <= LINE:
+            lines[-1] += f', {text}'
+        else:
+            lines.append(text)
     begin, end = '{}' if isinstance(value, dict) else '[]'
-    return begin + '\n' + deeper + f',\n{deeper}'.join(inner) + '\n' + indent + end
+    return begin + '\n' + deeper + f',\n{deeper}'.join(lines) + '\n' + indent + end
 
 
 def write_result(path, bench, machine, setting, numbers, prediction=False, notes=(), **more):

@@ -15,7 +15,7 @@ int64_t order_total(const struct order *order);
 /* The most windows of a batch that one of the ranks has, rank r owning the shards r, r + ranks, ..; for batches in which no shard
  * has run out, later ones may come to more. */
 int64_t order_most_of_a_rank(int64_t batch, int shards, int ranks);
-/* The shard and the item within it at a position 0 .. total-1. O(log S) per call. */
+/* The shard and the item within it at a position 0 .. total-1. O(log S) per call; what order_turns_next is tested against. */
 void order_at(const struct order *order, int64_t position, int *shard, int64_t *item);
 /* The positions of the shards rank, rank + ranks, ..: those of a rank, found without asking for all the others', of which there
  * may be a thousand times as many. The order must outlive it. */
